@@ -1,0 +1,130 @@
+"""gradtx: functional gradient transformations for JAX.
+
+    tx = gradtx.adam(1e-3)
+    state = tx.init(params)
+    params, state = tx.step(grads, state, params)
+"""
+
+from gradtx.core.apply import apply_updates, incremental_update
+from gradtx.core.compose import chain, named_chain
+from gradtx.core.hyper import Schedule
+from gradtx.core.leaf import map_leaves
+from gradtx.core.numerics import global_norm, safe_increment
+from gradtx.core.select import MaskedNode, MaskedState, masked
+from gradtx.core.transformation import (
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    with_extra_args_support,
+)
+from gradtx.optimizers.adagrad import ScaleByRssState, adagrad, scale_by_rss
+from gradtx.optimizers.adam import ScaleByAdamState, adam, adamw, scale_by_adam
+from gradtx.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
+from gradtx.optimizers.momentum import classical_momentum
+from gradtx.optimizers.nadam import ScaleByNadamState, nadam, nadamw, scale_by_nadam
+from gradtx.optimizers.nesterov import lookahead_trace, nesterov_momentum
+from gradtx.optimizers.rmsprop import (
+    ScaleByRmsState,
+    ScaleByRmsWithCountState,
+    ScaleByRStdDevState,
+    ScaleByRStdDevWithCountState,
+    rmsprop,
+    scale_by_rms,
+    scale_by_stddev,
+)
+from gradtx.optimizers.sgd import sgd
+from gradtx.schedules.cosine import cosine_decay_schedule
+from gradtx.schedules.exponential import exponential_decay
+from gradtx.schedules.join import join_schedules
+from gradtx.schedules.piecewise import piecewise_constant_schedule, piecewise_interpolate_schedule
+from gradtx.schedules.polynomial import constant_schedule, linear_schedule, polynomial_schedule
+from gradtx.schedules.warmup import (
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+)
+from gradtx.transforms.clip import clip, clip_by_global_norm
+from gradtx.transforms.decay import WeightDecaySchedule, add_decayed_weights
+from gradtx.transforms.scale import (
+    ScaleByScheduleState,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+)
+from gradtx.transforms.stateless import identity, set_to_zero, stateless
+from gradtx.transforms.trace import EmaState, TraceState, ema, trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GradientTransformation",
+    "GradientTransformationExtraArgs",
+    "EmptyState",
+    "apply_updates",
+    "incremental_update",
+    "chain",
+    "named_chain",
+    "masked",
+    "MaskedState",
+    "MaskedNode",
+    "with_extra_args_support",
+    "map_leaves",
+    "sgd",
+    "classical_momentum",
+    "nesterov_momentum",
+    "adagrad",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "nadam",
+    "nadamw",
+    "adamax",
+    "adamaxw",
+    "amsgrad",
+    "identity",
+    "stateless",
+    "set_to_zero",
+    "scale",
+    "scale_by_schedule",
+    "ScaleByScheduleState",
+    "scale_by_learning_rate",
+    "add_decayed_weights",
+    "WeightDecaySchedule",
+    "clip",
+    "clip_by_global_norm",
+    "trace",
+    "lookahead_trace",
+    "TraceState",
+    "ema",
+    "EmaState",
+    "scale_by_rss",
+    "ScaleByRssState",
+    "scale_by_rms",
+    "ScaleByRmsState",
+    "ScaleByRmsWithCountState",
+    "scale_by_stddev",
+    "ScaleByRStdDevState",
+    "ScaleByRStdDevWithCountState",
+    "scale_by_adam",
+    "ScaleByAdamState",
+    "scale_by_nadam",
+    "ScaleByNadamState",
+    "scale_by_adamax",
+    "scale_by_amsgrad",
+    "ScaleByAmsgradState",
+    "Schedule",
+    "constant_schedule",
+    "linear_schedule",
+    "polynomial_schedule",
+    "exponential_decay",
+    "cosine_decay_schedule",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+    "join_schedules",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+    "global_norm",
+    "safe_increment",
+]

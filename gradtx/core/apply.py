@@ -1,0 +1,69 @@
+"""Adding updates to parameters, and averaging trees."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.leaf import common_precision, is_optimised, map_leaves, match, narrow
+from gradtx.core.slot import Updates
+
+T = TypeVar("T")
+
+
+def apply_updates(params: T, updates: Updates) -> T:
+    """params + updates, leaf by leaf, in the dtype of the parameters.
+
+    The sum is formed in float32 or wider and rounded once. Parameters that are not inexact
+    arrays, and those whose update is `None`, are returned as they are.
+
+    Args:
+      params: tree of parameters.
+      updates: tree of the same structure and shapes.
+
+    Raises:
+      ValueError: structures or shapes differ; the message names the leaf's path.
+
+    >>> gradtx.apply_updates({"w": jnp.asarray(1.0), "step": 3}, {"w": 0.5, "step": None})
+    {'step': 3, 'w': Array(1.5, dtype=float32)}
+    """
+    leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
+    new = [
+        _add(p, u) if is_optimised(p) and is_optimised(u) else p
+        for p, u in zip(leaves, match(params, updates, "params", "updates"), strict=True)
+    ]
+    applied: T = jax.tree.unflatten(treedef, new)
+    return applied
+
+
+@jax.jit
+def _add(p: jax.Array, u: jax.Array) -> jax.Array:
+    cast = common_precision((p, u))
+    return (cast(p) + cast(u)).astype(jnp.result_type(p))
+
+
+def incremental_update(new_tensors: T, old_tensors: T, step_size: Any) -> T:
+    """step_size * new + (1 - step_size) * old, leaf by leaf: an average of parameters.
+
+    Source: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
+
+    Args:
+      new_tensors: tree of the latest values.
+      old_tensors: tree of the averages so far, same structure and shapes.
+      step_size: weight of the new values, from 0 to 1. Number or 0-d array.
+
+    Returns:
+      The new averages, in the dtypes of `old_tensors`.
+
+    >>> gradtx.incremental_update(jnp.asarray([2.0]), jnp.asarray([0.0]), 0.25)
+    Array([0.5], dtype=float32)
+    """
+    mixed = map_leaves(_mix_rule, new_tensors, old_tensors, step_size=step_size)
+    averaged: T = narrow(mixed, like=old_tensors)
+    return averaged
+
+
+def _mix_rule(new: jax.Array, old: jax.Array, *, step_size: Any) -> jax.Array:
+    return step_size * new + (1.0 - step_size) * old

@@ -1,0 +1,109 @@
+"""Running transformations one after another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradtx.core.slot import Params, State, Updates
+from gradtx.core.transformation import GradientTransformation, as_transformation
+
+
+class chain(GradientTransformation):
+    """Applies transformations in order: each gets the updates that the one before returned.
+
+    The state is the tuple of their states. Updates stay in float32 or wider between stages.
+
+    Args:
+      *transforms: gradtx transformations, or any `(init, update)` pair such as Optax's.
+
+    Raises:
+      TypeError: an argument is not a transformation.
+
+    >>> tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(1e-3))
+    >>> tx
+    chain(clip_by_global_norm(max_norm=1.0), sgd(learning_rate=0.001))
+    """
+
+    transforms: tuple[GradientTransformation, ...]
+
+    def __init__(self, *transforms: Any) -> None:
+        object.__setattr__(self, "transforms", tuple(map(as_transformation, transforms)))
+
+    def init(self, params: Params) -> State:
+        return tuple(tx.init(params) for tx in self.transforms)
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        _check_length(len(self.transforms), state)
+        new_state = []
+        for tx, inner in zip(self.transforms, state, strict=True):
+            updates, inner = tx.transform(updates, inner, params, **extra_args)
+            new_state.append(inner)
+        return updates, tuple(new_state)
+
+    def lookahead_point(self, state: State, params: Params) -> Params:
+        for tx, inner in zip(self.transforms, state, strict=True):
+            params = tx.lookahead_point(inner, params)
+        return params
+
+    def __repr__(self) -> str:
+        return f"chain({', '.join(map(repr, self.transforms))})"
+
+
+class named_chain(GradientTransformation):
+    """`chain` with a name for each transformation; the state is a dict from name to state.
+
+    Args:
+      *transforms: pairs of a name and a transformation; names are unique.
+
+    Raises:
+      TypeError: an argument is not a pair of a string and a transformation.
+      ValueError: two names are equal.
+
+    >>> tx = gradtx.named_chain(("clip", gradtx.clip(1.0)), ("descend", gradtx.sgd(0.1, 0.9)))
+    >>> list(tx.init(jnp.zeros(3)))
+    ['clip', 'descend']
+    """
+
+    transforms: dict[str, GradientTransformation]
+
+    def __init__(self, *transforms: tuple[str, Any]) -> None:
+        named: dict[str, GradientTransformation] = {}
+        for pair in transforms:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+                raise TypeError(f"named_chain takes (name, transformation) pairs, got {pair!r}")
+            name, tx = pair
+            if name in named:
+                raise ValueError(f"names must be unique, but {name!r} stands twice")
+            named[name] = as_transformation(tx)
+        object.__setattr__(self, "transforms", named)
+
+    def init(self, params: Params) -> State:
+        return {name: tx.init(params) for name, tx in self.transforms.items()}
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        _check_length(len(self.transforms), state)
+        new_state = {}
+        for name, tx in self.transforms.items():
+            updates, new_state[name] = tx.transform(updates, state[name], params, **extra_args)
+        return updates, new_state
+
+    def lookahead_point(self, state: State, params: Params) -> Params:
+        for name, tx in self.transforms.items():
+            params = tx.lookahead_point(state[name], params)
+        return params
+
+    def __repr__(self) -> str:
+        return f"named_chain({', '.join(map(repr, self.transforms.items()))})"
+
+
+def _check_length(count: int, state: State) -> None:
+    if not hasattr(state, "__len__") or len(state) != count:
+        raise ValueError(
+            f"a chain of {count} transformations needs a state of {count} parts, as its init "
+            f"returns; got {type(state).__name__}"
+            + (f" of {len(state)}" if hasattr(state, "__len__") else "")
+        )

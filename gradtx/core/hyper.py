@@ -1,0 +1,116 @@
+"""Hyperparameters: their types, their checks at construction, and their value at a step."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from gradtx.core.value import Value
+
+Hyper = ArrayLike
+ScheduleFn = Callable[[Any], Any]
+ScalarOrSchedule = ArrayLike | ScheduleFn
+
+
+class Schedule(Value):
+    """Base of the schedules: a value that is called with a step count and gives a number.
+
+    The first call of a training run is with count 0.
+    """
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        raise NotImplementedError  # abstract
+
+
+def value_at(hyper: ScalarOrSchedule, count: ArrayLike) -> Any:
+    """The number that `hyper` stands for at step `count`."""
+    return hyper(count) if callable(hyper) else hyper
+
+
+def as_float(count: ArrayLike) -> jax.Array:
+    """`count` in the widest float that is enabled: float32, or float64 under x64."""
+    return jnp.asarray(count, dtype=jnp.result_type(float))
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Raises unless `value` is a finite number from `low` to `high`; ends excluded where open.
+
+    Tracers and schedules are let pass: they have no value yet.
+
+    Raises:
+      TypeError: `value` is not a number, array or schedule.
+      ValueError: `value` is a concrete number outside the range, or NaN.
+    """
+    if isinstance(value, jax.core.Tracer) or callable(value):
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Number | np.ndarray | jax.Array):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    array = np.asarray(value)
+    if not (np.issubdtype(array.dtype, np.number) or jnp.issubdtype(array.dtype, jnp.floating)):
+        raise TypeError(f"{name} must be numeric, got an array of {array.dtype}")
+    above = array > low if open_low else array >= low
+    below = array < high if open_high else array <= high
+    if not np.all(above & below & np.isfinite(array)):
+        raise ValueError(f"{name} must be {_interval(low, high, open_low, open_high)}, got {value}")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raises unless `value` is in [0, 1), as a decay rate must be."""
+    check_number(name, value, 0.0, 1.0, open_high=True)
+
+
+def check_nonnegative(name: str, value: Any) -> None:
+    """Raises unless `value` is finite and at least 0."""
+    check_number(name, value, 0.0)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises unless `value` is finite and greater than 0."""
+    check_number(name, value, 0.0, open_low=True)
+
+
+def check_steps(name: str, value: Any, low: int = 0) -> None:
+    """Raises unless `value` is a whole number of at least `low`."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{name} must be a whole number, got {value}")
+    check_number(name, value, low)
+
+
+def as_dtype(name: str, dtype: Any) -> Any:
+    """`dtype` as a floating NumPy dtype, or `None` for `None`.
+
+    Raises:
+      TypeError: `dtype` is not the name or type of a floating dtype.
+    """
+    if dtype is None:
+        return None
+    try:
+        result = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name} must be a floating dtype, got {dtype!r}") from None
+    if not jnp.issubdtype(result, jnp.floating):
+        raise TypeError(f"{name} must be a floating dtype, got {result.name}")
+    return result
+
+
+def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    if high == math.inf:
+        if low == -math.inf:
+            return "finite"
+        return f"finite and {'>' if open_low else '>='} {low:g}"
+    return f"in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"

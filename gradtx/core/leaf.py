@@ -1,0 +1,230 @@
+"""Leaf rules, lifted to trees once for every algorithm.
+
+An algorithm is a function on arrays. `map_leaves` gives it trees: it widens low-precision
+leaves to float32, casts results back to each slot's dtype, passes over leaves that are not
+optimised (`None`, integers, booleans, keys, callables), and refuses wrong shapes and
+structures with the leaf's path.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.slot import Params, Updates
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+
+def map_leaves(rule: Callable[..., Any], updates: Updates, *slots: Any, **scalars: Any) -> Any:
+    """Applies `rule(update, *slots, **scalars)` to each leaf of `updates`.
+
+    The rule is called through one inner `jit`, so leaves of equal shape and dtype are traced
+    once. It must therefore be a module-level function. Python numbers among `scalars` reach
+    it as constants; arrays and tracers as float operands of the leaf's precision.
+
+    Args:
+      rule: takes arrays in float32 or wider, and returns the new update, followed by the new
+        values of the first slots; slots that it only reads come last.
+      updates: tree of arrays; `None` and leaves that are not inexact pass through.
+      *slots: trees with the structure and leaf shapes of `updates`.
+      **scalars: numbers, 0-d arrays.
+
+    Returns:
+      One tree per result of the rule; a single result is not wrapped in a tuple. The first
+      is in float32 or wider, the others have their slot's dtype.
+
+    Raises:
+      ValueError: structures or shapes differ; the message names the leaf's path.
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    columns = [match(updates, slot, "updates", "the state or params") for slot in slots]
+    constants = tuple((k, v) for k, v in scalars.items() if isinstance(v, int | float))
+    operands = {k: v for k, v in scalars.items() if not isinstance(v, int | float)}
+
+    rows = []
+    for i, leaf in enumerate(leaves):
+        others = [column[i] for column in columns]
+        if is_optimised(leaf):
+            if not all(map(is_optimised, others)):
+                raise ValueError(
+                    f"updates{path_of(updates, i)} is an array, but the state or params has "
+                    "nothing there; was the state made by init with these parameters?"
+                )
+            rows.append(_apply(rule, constants, (leaf, *others), operands))
+        else:
+            rows.append((leaf, *others))
+
+    count = min((len(row) for row in rows), default=1 + len(slots))
+    treedefs = [treedef, *(jax.tree.structure(slot, is_leaf=_is_none) for slot in slots)]
+    trees = tuple(
+        jax.tree.unflatten(treedefs[j], [row[j] for row in rows]) for j in range(count)
+    )
+    return trees if count > 1 else trees[0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(
+    rule: Callable[..., Any],
+    constants: tuple[tuple[str, float], ...],
+    arrays: tuple[Any, ...],
+    operands: dict[str, Any],
+) -> tuple[jax.Array, ...]:
+    cast = common_precision(arrays)
+    results = rule(
+        *map(cast, arrays), **dict(constants), **{k: cast(v) for k, v in operands.items()}
+    )
+    if not isinstance(results, tuple):
+        results = (results,)
+    update, *slots = results
+    old_slots = arrays[1 : 1 + len(slots)]
+    return (
+        cast(update),
+        *(new.astype(old.dtype) for new, old in zip(slots, old_slots, strict=True)),
+    )
+
+
+def common_precision(arrays: Iterable[Any]) -> Callable[[Any], jax.Array]:
+    """A cast to the precision that these arrays are computed in together.
+
+    float64 if one of them is in double precision, else float32; complex stays complex.
+    """
+    wide = any(jnp.result_type(a) in (np.float64, np.complex128) for a in arrays)
+    real, complex_ = (jnp.float64, jnp.complex128) if wide else (jnp.float32, jnp.complex64)
+    return lambda x: jnp.asarray(x).astype(complex_ if jnp.iscomplexobj(x) else real)
+
+
+def match(tree: Any, other: Any, name: str, other_name: str) -> list[Any]:
+    """The leaves of `other`, in the order of those of `tree`, with `None` as a leaf.
+
+    Containers may differ in type (a dict and a FrozenDict) as long as paths agree.
+
+    Raises:
+      ValueError: a path is missing on one side or two leaves differ in shape.
+    """
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_none)
+    other_leaves, other_treedef = jax.tree.flatten(other, is_leaf=_is_none)
+    if treedef != other_treedef:
+        paths, other_paths = _paths(tree), _paths(other)
+        if paths != other_paths:
+            missing = [p for p in paths if p not in set(other_paths)]
+            extra = [p for p in other_paths if p not in set(paths)]
+            detail = "; ".join(
+                [f"{name} has {p or 'a leaf'} and {other_name} does not" for p in missing[:3]]
+                + [f"{other_name} has {p or 'a leaf'} and {name} does not" for p in extra[:3]]
+            )
+            raise ValueError(
+                f"{name} and {other_name} differ in structure: {detail or 'order of leaves'}"
+            )
+    for i, (leaf, other_leaf) in enumerate(zip(leaves, other_leaves, strict=True)):
+        if is_optimised(leaf) and is_optimised(other_leaf):
+            if np.shape(leaf) != np.shape(other_leaf):
+                raise ValueError(
+                    f"{name}{path_of(tree, i)} has shape {np.shape(leaf)}, "
+                    f"but in {other_name} it has shape {np.shape(other_leaf)}"
+                )
+    return other_leaves
+
+
+def path_of(tree: Any, index: int) -> str:
+    """The path of the leaf with this index, as it would be written in Python."""
+    return _paths(tree)[index]
+
+
+def _paths(tree: Any) -> list[str]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_none)
+    return [jax.tree_util.keystr(path) for path, _ in flat]
+
+
+def is_optimised(leaf: Any) -> bool:
+    """Whether a leaf takes part in optimisation: an inexact array, or a Python float."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        return isinstance(leaf, float | complex)
+    return _is_inexact(dtype)
+
+
+@functools.cache
+def _is_inexact(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+@functools.cache
+def wide_dtype(dtype: Any) -> Any:
+    """The dtype that a leaf is computed and stored in: float32 for narrower floats."""
+    return np.dtype(np.float32) if np.dtype(dtype).itemsize < 4 else np.dtype(dtype)
+
+
+@functools.cache
+def _real_dtype(dtype: Any) -> Any:
+    return np.finfo(dtype).dtype if np.issubdtype(dtype, np.complexfloating) else dtype
+
+
+def _dtype_of(leaf: Any) -> Any:
+    dtype = getattr(leaf, "dtype", None)
+    return jnp.result_type(leaf) if dtype is None else dtype
+
+
+def widen(tree: Any) -> Any:
+    """Casts float16, bfloat16 and smaller floats to float32; everything else stays."""
+
+    def cast(leaf: Any) -> Any:
+        if not is_optimised(leaf) or wide_dtype(_dtype_of(leaf)) == _dtype_of(leaf):
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf.update(dtype=wide_dtype(leaf.dtype))
+        return jnp.asarray(leaf).astype(wide_dtype(leaf.dtype))
+
+    return jax.tree.map(cast, tree)
+
+
+def narrow(updates: Updates, like: Any) -> Updates:
+    """Casts each optimised leaf of `updates` to the dtype of the same leaf of `like`."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    likes = jax.tree.leaves(like, is_leaf=_is_none)
+
+    def cast(leaf: Any, like: Any) -> Any:
+        if not (is_optimised(leaf) and is_optimised(like)) or _dtype_of(leaf) == _dtype_of(like):
+            return leaf
+        return jnp.asarray(leaf).astype(_dtype_of(like))
+
+    return jax.tree.unflatten(treedef, map(cast, leaves, likes))
+
+
+def full_like(
+    params: Params, fill_value: Any, dtype: Any = None, *, real: bool = False
+) -> Updates:
+    """A fresh slot: `fill_value` in the shape of every optimised leaf, `None` elsewhere.
+
+    Args:
+      params: tree of arrays, or of `jax.ShapeDtypeStruct`.
+      fill_value: a number or 0-d array.
+      dtype: dtype of the slot; by default the leaf's, and float32 for narrower floats.
+        A complex leaf keeps a complex slot, whatever the dtype.
+      real: makes the slot of a complex leaf real, as squared moments are.
+    """
+
+    def fill(leaf: Any) -> Any:
+        if not is_optimised(leaf):
+            return None
+        own = wide_dtype(_dtype_of(leaf))
+        if real:
+            own = _real_dtype(own)
+        if dtype is not None and not np.issubdtype(own, np.complexfloating):
+            own = dtype
+        return jnp.full_like(leaf, fill_value, dtype=own, shape=np.shape(leaf))
+
+    return jax.tree.map(fill, params)
+
+
+def zeros_like(params: Params, dtype: Any = None, *, real: bool = False) -> Updates:
+    """A fresh slot of zeros; arguments as for `full_like`."""
+    return full_like(params, 0, dtype, real=real)

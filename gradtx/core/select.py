@@ -1,0 +1,102 @@
+"""Applying a transformation to some of the leaves."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.core.slot import Inner, Params, State, Updates
+from gradtx.core.transformation import GradientTransformation, as_transformation
+from gradtx.core.value import is_plain_callable, static
+
+
+class MaskedNode(NamedTuple):
+    """Stands where a leaf is masked out: a container without children."""
+
+
+class MaskedState(NamedTuple):
+    """State of `masked`: the inner transformation's, on the selected leaves alone."""
+
+    inner_state: Inner
+
+
+class masked(GradientTransformation):
+    """Transforms the leaves that a mask selects; the others pass through unchanged.
+
+    State is held for selected leaves only. As in Optax, the update of a leaf that is not
+    selected is what came in, so on its own this adds raw gradients to those parameters.
+
+    Args:
+      inner: the transformation for the selected leaves.
+      mask: tree of booleans, of the parameters' structure or a prefix of it; or a function
+        from the parameters to such a tree. It is given the parameters where `update` gets
+        them, and the updates otherwise. A tree that happens to be callable, as Equinox
+        modules are, is a tree.
+      mask_compatible_extra_args: masks extra arguments that have the updates' structure too.
+
+    Raises:
+      TypeError: `inner` is not a transformation, or a leaf of the mask is not a boolean.
+
+    >>> tx = gradtx.masked(gradtx.adam(0.1), {"w": True, "b": False})
+    >>> state = tx.init({"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)})
+    >>> state.inner_state[0].mu["b"]
+    MaskedNode()
+    """
+
+    inner: GradientTransformation
+    mask: Any = static()
+    mask_compatible_extra_args: bool = static(default=False, kw_only=True)
+
+    def validate(self) -> None:
+        object.__setattr__(self, "inner", as_transformation(self.inner))
+        if not is_plain_callable(self.mask):
+            _check_mask(self.mask)
+
+    def init(self, params: Params) -> State:
+        return MaskedState(self.inner.init(_select(self._mask_of(params), params)))
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        mask = self._mask_of(updates if params is None else params)
+        if self.mask_compatible_extra_args:
+            structure = jax.tree.structure(updates)
+            extra_args = {
+                name: _select(mask, arg) if jax.tree.structure(arg) == structure else arg
+                for name, arg in extra_args.items()
+            }
+        new, inner_state = self.inner.transform(
+            _select(mask, updates),
+            state.inner_state,
+            None if params is None else _select(mask, params),
+            **extra_args,
+        )
+        merged = jax.tree.map(lambda m, n, old: n if m else old, mask, new, updates)
+        return merged, MaskedState(inner_state)
+
+    def lookahead_point(self, state: State, params: Params) -> Params:
+        mask = self._mask_of(params)
+        point = self.inner.lookahead_point(state.inner_state, _select(mask, params))
+        merged: Params = jax.tree.map(lambda m, n, old: n if m else old, mask, point, params)
+        return merged
+
+    def _mask_of(self, params: Params) -> Any:
+        if not is_plain_callable(self.mask):
+            return self.mask
+        mask = self.mask(params)
+        _check_mask(mask)
+        return mask
+
+
+def _select(mask: Any, tree: Any) -> Any:
+    return jax.tree.map(lambda m, subtree: subtree if m else MaskedNode(), mask, tree)
+
+
+def _check_mask(mask: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        if not isinstance(leaf, bool) and getattr(leaf, "dtype", None) != bool:
+            raise TypeError(
+                f"mask{jax.tree_util.keystr(path)} must be a boolean, got {leaf!r}; "
+                "a mask is a tree of booleans or a function that returns one"
+            )

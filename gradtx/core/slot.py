@@ -1,0 +1,86 @@
+"""Typed slots: every field of every state says what it is.
+
+    class ScaleByAdamState(NamedTuple):
+        count: Count
+        mu: Annotated[Updates, Slot()]
+        nu: Annotated[Updates, Slot(nonnegative=True)]
+
+Everything generic (memory reports, quantisation, sharding, checkpoints) reads only these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Annotated, Any, get_type_hints
+
+import jax
+
+Params = Any
+Updates = Any
+State = Any
+
+
+class Kind:
+    """Base of what a state field can be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot(Kind):
+    """A tree like the parameters: same structure, one array of the parameter's shape per leaf.
+
+    Attributes:
+      nonnegative: the values are never below zero, and are real also for complex parameters.
+    """
+
+    nonnegative: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Counter(Kind):
+    """A number of steps: shape (), int32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Number(Kind):
+    """One number for the whole tree: shape (), float32 or wider."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested(Kind):
+    """The state of an inner transformation."""
+
+
+Count = Annotated[jax.Array, Counter()]
+Scalar = Annotated[jax.Array, Number()]
+Inner = Annotated[Any, Nested()]
+
+
+@functools.cache
+def kinds(state_type: type) -> dict[str, Kind]:
+    """The kind of each field of a state's NamedTuple type.
+
+    Raises:
+      TypeError: a field is not annotated with a kind; the message names it.
+    """
+    found: dict[str, Kind] = {}
+    for name, hint in get_type_hints(state_type, include_extras=True).items():
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Kind)]
+        if not marks:
+            raise TypeError(f"{state_type.__name__}.{name} does not say what kind of slot it is")
+        found[name] = marks[0]
+    return found
+
+
+def is_state(x: Any) -> bool:
+    """Whether `x` is a gradtx state: a NamedTuple of typed slots, or a tuple or dict of states."""
+    if hasattr(x, "_fields"):
+        try:
+            return len(kinds(type(x))) == len(x._fields)
+        except (TypeError, NameError):
+            return False
+    if isinstance(x, tuple):
+        return len(x) > 0 and all(map(is_state, x))
+    if isinstance(x, dict):
+        return len(x) > 0 and all(map(is_state, x.values()))
+    return False

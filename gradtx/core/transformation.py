@@ -1,0 +1,242 @@
+"""The contract: a transformation is a value and a pair of pure functions, `init` and `update`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import jax
+
+from gradtx.core.apply import apply_updates
+from gradtx.core.leaf import is_optimised, match, narrow, widen
+from gradtx.core.slot import Params, State, Updates, is_state
+from gradtx.core.value import Value, static
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that remembers nothing."""
+
+
+@runtime_checkable
+class TransformationPair(Protocol):
+    """Anything with `init` and `update` in Optax's protocol: gradtx's, Optax's or one's own."""
+
+    init: Callable[[Params], State]
+    update: Callable[..., tuple[Updates, State]]
+
+
+class GradientTransformation(Value):
+    """A pair of pure functions over pytrees, and the data that says which.
+
+    A stage is a subclass: it declares its hyperparameters as fields and writes `init` and
+    `transform`. Callers use `init`, then `update` or `step`:
+
+        state = tx.init(params)
+        updates, state = tx.update(grads, state, params)      # Optax's protocol
+        params, state = tx.step(grads, state, params)         # the same, applied
+
+    `GradientTransformation(init, update)` builds one from two functions, as in Optax.
+
+    >>> init, update = gradtx.sgd(0.1)
+    >>> params = jnp.asarray([1.0, 2.0])
+    >>> updates, state = update(jnp.asarray([1.0, 1.0]), init(params), params)
+    >>> print(gradtx.apply_updates(params, updates))
+    [0.9 1.9]
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return object.__new__(_Pair if cls is GradientTransformation else cls)  # type: ignore
+
+    def init(self, params: Params) -> State:
+        """The state before the first step, for parameters of these shapes and dtypes.
+
+        Works on concrete arrays, under `jit` and `eval_shape`; never aliases `params`.
+        """
+        raise NotImplementedError  # abstract
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        """What a stage does, on updates that are already checked and in float32 or wider.
+
+        Combinators call this, so that nothing is rounded between stages; users call `update`.
+        """
+        raise NotImplementedError  # abstract
+
+    def update(
+        self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        """Transforms gradients into updates to be added to the parameters.
+
+        Args:
+          updates: tree of gradients; `None`, integer, boolean, key and callable leaves pass.
+          state: from `init` or the last `update`.
+          params: the current parameters; some stages require them.
+          **extra_args: passed on to every stage.
+
+        Returns:
+          The updates, in the dtype of `params` if given and else of the gradients; and the
+          new state, of the old one's structure, shapes and dtypes.
+
+        Raises:
+          TypeError: `updates` and `state` are swapped.
+          ValueError: structures or shapes differ; the message names the leaf's path.
+        """
+        if is_state(updates) and not is_state(state):
+            raise TypeError(
+                "update(updates, state, params) was given a state as updates; "
+                "are updates and state swapped?"
+            )
+        if params is not None:
+            match(updates, params, "updates", "params")
+        new_updates, new_state = self.transform(widen(updates), state, params, **extra_args)
+        return narrow(new_updates, like=updates if params is None else params), new_state
+
+    def step(
+        self, updates: Updates, state: State, params: Params, **extra_args: Any
+    ) -> tuple[Params, State]:
+        """`update`, then `apply_updates`: returns the new parameters and the new state.
+
+        Under `jit` with parameters and state donated, both are updated in place.
+
+        >>> tx = gradtx.sgd(0.1)
+        >>> params = jnp.asarray([1.0, 2.0])
+        >>> params, state = tx.step(jnp.asarray([1.0, 1.0]), tx.init(params), params)
+        >>> print(params)
+        [0.9 1.9]
+        """
+        new_updates, state = self.update(updates, state, params, **extra_args)
+        return apply_updates(params, new_updates), state
+
+    def lookahead_point(self, state: State, params: Params) -> Params:
+        """Where the next gradient is to be taken: `params`, unless the method looks ahead.
+
+        >>> tx = gradtx.nesterov_momentum(0.1, 0.9, lookahead=True)
+        >>> params = jnp.asarray([1.0])
+        >>> state = tx.init(params)
+        >>> grads = jax.grad(lambda x: jnp.sum(x**2))(tx.lookahead_point(state, params))
+        """
+        del state
+        return params
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        yield self.init
+        yield self.update
+
+
+GradientTransformationExtraArgs = GradientTransformation
+
+
+class _Pair(GradientTransformation):
+    """A transformation made of two functions, which see low-precision leaves as float32.
+
+    Leaves that are not optimised are hidden from the functions (`None` in their place).
+    """
+
+    init_fn: Callable[[Params], State] = static()
+    update_fn: Callable[..., tuple[Updates, State]] = static()
+
+    def __init__(
+        self,
+        init: Callable[[Params], State],
+        update: Callable[..., tuple[Updates, State]],
+    ) -> None:
+        for name, function in (("init", init), ("update", update)):
+            if not callable(function):
+                raise TypeError(f"{name} must be a function, got {function!r}")
+        object.__setattr__(self, "init_fn", init)
+        object.__setattr__(self, "update_fn", update)
+
+    def init(self, params: Params) -> State:
+        return self.init_fn(_visible(params))
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        accepted = _accepted_keywords(self.update_fn)
+        if accepted is not None:
+            extra_args = {k: v for k, v in extra_args.items() if k in accepted}
+        shown = None if params is None else _visible(params)
+        new, state = self.update_fn(_visible(updates), state, shown, **extra_args)
+        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+        new_leaves = jax.tree.leaves(new, is_leaf=lambda x: x is None)
+        merged = [
+            n if is_optimised(u) else u for n, u in zip(new_leaves, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(treedef, merged), state
+
+    def __repr__(self) -> str:
+        init, update = (f.__qualname__ for f in (self.init_fn, self.update_fn))
+        return f"GradientTransformation({init}, {update})"
+
+
+def _visible(tree: Any) -> Any:
+    return widen(jax.tree.map(lambda x: x if is_optimised(x) else None, tree))
+
+
+def _accepted_keywords(function: Callable[..., Any]) -> set[str] | None:
+    """Names of the keywords that `function` takes after its three arguments; `None` for any."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters[3:]}
+
+
+def as_transformation(tx: Any) -> GradientTransformation:
+    """`tx` itself, or a gradtx transformation around a foreign `(init, update)` pair.
+
+    Raises:
+      TypeError: `tx` is neither.
+    """
+    if isinstance(tx, GradientTransformation):
+        return tx
+    if isinstance(tx, TransformationPair) and not isinstance(tx, type):
+        return GradientTransformation(tx.init, tx.update)
+    raise TypeError(f"expected a gradient transformation, got {tx!r} ({type(tx).__name__})")
+
+
+def with_extra_args_support(tx: Any) -> GradientTransformation:
+    """Makes any transformation accept extra keyword arguments; gradtx's already do.
+
+    Args:
+      tx: a gradtx transformation, or any `(init, update)` pair such as Optax's.
+
+    Raises:
+      TypeError: `tx` has no `init` and `update`.
+
+    >>> gradtx.with_extra_args_support(gradtx.scale(2.0))
+    scale(step_size=2.0)
+    """
+    return as_transformation(tx)
+
+
+class Composed(GradientTransformation):
+    """A transformation that is a named composition: it does what `compose()` returns does.
+
+    The public optimizers are of this kind: they print and compare as `adam(...)`, expose
+    their hyperparameters as fields, and hold the state of the chain they stand for.
+    """
+
+    def compose(self) -> GradientTransformation:
+        """The transformation that this one is a name for."""
+        raise NotImplementedError  # abstract
+
+    @functools.cached_property
+    def _composition(self) -> GradientTransformation:
+        return self.compose()
+
+    def validate(self) -> None:
+        self.compose()
+
+    def init(self, params: Params) -> State:
+        return self._composition.init(params)
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        return self._composition.transform(updates, state, params, **extra_args)
+
+    def lookahead_point(self, state: State, params: Params) -> Params:
+        return self._composition.lookahead_point(state, params)

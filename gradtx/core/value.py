@@ -1,0 +1,239 @@
+"""Values: immutable objects that print as code, compare and hash by content, and are pytrees.
+
+A transformation or a schedule is declared like a frozen dataclass:
+
+    class scale(GradientTransformation):
+        step_size: Hyper
+
+Each field is one of three kinds:
+
+    plain              a number, array, schedule or inner value: a pytree child
+    integer(...)       the same, kept a whole number
+    static(...)        a name, flag, dtype, mask or function: part of the tree's structure
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any, Self, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import GetAttrKey
+
+
+def static(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
+    """Declares a field that is part of the value's structure, not of its numbers."""
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"static": True})
+
+
+def integer(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
+    """Declares a numeric field that holds a whole number, such as a count of steps."""
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"integer": True})
+
+
+def hyper(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
+    """Declares a plain numeric field; needed only to make it keyword-only."""
+    return dataclasses.field(default=default, kw_only=kw_only)
+
+
+@dataclass_transform(
+    frozen_default=True, eq_default=False, field_specifiers=(static, integer, hyper)
+)
+class Value:
+    """Base of everything that is a value; subclasses become frozen dataclasses and pytrees.
+
+    Construction normalises concrete 0-d arrays to Python numbers and then calls
+    `validate`. Flattening and unflattening never validate, so JAX may put tracers, axes
+    or placeholders into the fields.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
+        jax.tree_util.register_pytree_with_keys(
+            cls,
+            lambda value: _flatten_with_keys(value),
+            functools.partial(_unflatten, cls),
+            lambda value: _flatten(value),
+        )
+
+    def __post_init__(self) -> None:
+        for field in _fields(self):
+            if not field.metadata.get("static"):
+                value = _plain_number(getattr(self, field.name), field.metadata.get("integer"))
+                object.__setattr__(self, field.name, value)
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises `ValueError` or `TypeError` where a concrete field is out of its range."""
+
+    def replace(self, **changes: Any) -> Self:
+        """Returns a copy with some fields changed, validated as at construction.
+
+        Raises:
+          TypeError: a name is not a field; the message lists the fields.
+
+        >>> gradtx.sgd(1e-3, momentum=0.9).replace(learning_rate=3e-4)
+        sgd(learning_rate=0.0003, momentum=0.9)
+        """
+        names = [field.name for field in _fields(self)]
+        for name in changes:
+            if name not in names:
+                raise TypeError(
+                    f"{type(self).__name__} has no field {name!r}; its fields are {names}"
+                )
+        new = object.__new__(type(self))
+        for name in names:
+            object.__setattr__(new, name, changes.get(name, getattr(self, name)))
+        new.__post_init__()
+        return new
+
+    def __repr__(self) -> str:
+        # Numbers are always shown, so that a log tells them also after a default has changed.
+        shown = [
+            f"{field.name}={_show(value)}"
+            for field in _fields(self)
+            for value in [getattr(self, field.name)]
+            if isinstance(value, int | float)
+            and not isinstance(value, bool)
+            or field.default is dataclasses.MISSING
+            or content(value) != content(field.default)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    @functools.cached_property
+    def _content(self) -> tuple[Any, ...]:
+        return (type(self), *(content(getattr(self, field.name)) for field in _fields(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in _fields(self)}
+
+
+def content(x: Any) -> Any:
+    """A key that compares, and for concrete `x` hashes, by content: arrays, trees, keys too."""
+    if isinstance(x, Value):
+        return x._content
+    if isinstance(x, jax.core.Tracer):
+        return _Traced(x)
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return ("key", str(x.dtype), content(jax.random.key_data(x)))
+    if isinstance(x, np.ndarray | jax.Array):
+        return ("array", str(x.dtype), x.shape, np.asarray(x).tobytes())
+    leaves, treedef = jax.tree.flatten(x, is_leaf=lambda node: isinstance(node, Value))
+    if jax.tree_util.treedef_is_leaf(treedef):
+        return (type(x), x)
+    return (treedef, tuple(content(leaf) for leaf in leaves))
+
+
+def is_plain_callable(x: Any) -> bool:
+    """Whether `x` is a function and not a pytree that happens to be callable."""
+    return callable(x) and jax.tree_util.all_leaves([x])
+
+
+class _Traced:
+    """A traced number inside a content key: equal to itself alone, and not hashable."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, tracer: Any) -> None:
+        self.tracer = tracer
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Traced) and self.tracer is other.tracer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Structure:
+    """What a value's pytree structure remembers: static fields, and functions among the rest."""
+
+    static: tuple[Any, ...]
+    functions: tuple[Any, ...]
+
+    @functools.cached_property
+    def _content(self) -> Any:
+        return content((self.static, self.functions))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Structure) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __repr__(self) -> str:
+        return repr(self.static)
+
+
+@functools.cache
+def _field_names(cls: type[Value]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    children = tuple(f.name for f in fields if not f.metadata.get("static"))
+    return children, tuple(f.name for f in fields if f.metadata.get("static"))
+
+
+def _fields(value: Value) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(value)  # type: ignore[arg-type]
+
+
+def _flatten(value: Value) -> tuple[Iterable[Any], _Structure]:
+    child_names, static_names = _field_names(type(value))
+    children = [getattr(value, name) for name in child_names]
+    functions = tuple(child if is_plain_callable(child) else None for child in children)
+    return (
+        [
+            child if function is None else None
+            for child, function in zip(children, functions, strict=True)
+        ],
+        _Structure(tuple(getattr(value, name) for name in static_names), functions),
+    )
+
+
+def _flatten_with_keys(value: Value) -> tuple[Iterable[tuple[Any, Any]], _Structure]:
+    children, structure = _flatten(value)
+    names, _ = _field_names(type(value))
+    return zip(map(GetAttrKey, names), children, strict=True), structure
+
+
+def _unflatten(cls: type[Value], structure: _Structure, children: Iterable[Any]) -> Value:
+    value = object.__new__(cls)
+    child_names, static_names = _field_names(cls)
+    for name, child, function in zip(child_names, children, structure.functions, strict=True):
+        object.__setattr__(value, name, child if function is None else function)
+    for name, constant in zip(static_names, structure.static, strict=True):
+        object.__setattr__(value, name, constant)
+    return value
+
+
+def _plain_number(x: Any, whole: bool | None) -> Any:
+    """Concrete 0-d arrays become Python numbers; hyperparameters that are not counts, floats.
+
+    flax.nnx.Optimizer refuses arrays inside a static attribute, and a float32 array would
+    promote bfloat16 updates where a Python number does not.
+    """
+    concrete = isinstance(x, np.ndarray | np.generic | jax.Array)
+    if concrete and not isinstance(x, jax.core.Tracer) and x.ndim == 0:
+        if jnp.issubdtype(x.dtype, np.number):
+            x = x.item()
+    if isinstance(x, int) and not isinstance(x, bool) and not whole:
+        return float(x)
+    return x
+
+
+def _show(x: Any) -> str:
+    if isinstance(x, np.dtype):
+        return repr(x.name)
+    if is_plain_callable(x) and not isinstance(x, Value):
+        name: str = getattr(x, "__qualname__", repr(x))
+        return name
+    return repr(x)
+
+
