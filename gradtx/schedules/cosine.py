@@ -30,8 +30,8 @@ class cosine_decay_schedule(Schedule):
       TypeError, ValueError: a value is not a finite number; `decay_steps` is below 1.
 
     >>> schedule = gradtx.cosine_decay_schedule(1.0, decay_steps=10)
-    >>> print(schedule(0), schedule(5), schedule(10), schedule(11))
-    1.0 0.5 0.0 0.0
+    >>> print(schedule(0), schedule(10), schedule(11))
+    1.0 0.0 0.0
     """
 
     init_value: Hyper
