@@ -1,8 +1,8 @@
 """gradtx: functional gradient transformations for JAX.
 
-    tx = gradtx.adam(1e-3)
-    state = tx.init(params)
-    params, state = tx.step(grads, state, params)
+tx = gradtx.adam(1e-3)
+state = tx.init(params)
+params, state = tx.step(grads, state, params)
 """
 
 from gradtx.core.apply import apply_updates, incremental_update

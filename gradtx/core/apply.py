@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.hyper import Hyper
 from gradtx.core.leaf import common_precision, is_optimised, map_leaves, match, narrow
 from gradtx.core.slot import Updates
 
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 def apply_updates(params: T, updates: Updates) -> T:
-    """params + updates, leaf by leaf, in the dtype of the parameters.
+    """Params + updates, leaf by leaf, in the dtype of the parameters.
 
     The sum is formed in float32 or wider and rounded once. Parameters that are not inexact
     arrays, and those whose update is `None`, are returned as they are.
@@ -44,7 +45,7 @@ def _add(p: jax.Array, u: jax.Array) -> jax.Array:
     return (cast(p) + cast(u)).astype(jnp.result_type(p))
 
 
-def incremental_update(new_tensors: T, old_tensors: T, step_size: Any) -> T:
+def incremental_update(new_tensors: T, old_tensors: T, step_size: Hyper) -> T:
     """step_size * new + (1 - step_size) * old, leaf by leaf: an average of parameters.
 
     Source: Polyak, Juditsky, "Acceleration of stochastic approximation by averaging", 1992.
@@ -60,10 +61,10 @@ def incremental_update(new_tensors: T, old_tensors: T, step_size: Any) -> T:
     >>> gradtx.incremental_update(jnp.asarray([2.0]), jnp.asarray([0.0]), 0.25)
     Array([0.5], dtype=float32)
     """
-    mixed = map_leaves(_mix_rule, new_tensors, old_tensors, step_size=step_size)
+    mixed = map_leaves(_mix_rule, new_tensors, reads=(old_tensors,), step_size=step_size)
     averaged: T = narrow(mixed, like=old_tensors)
     return averaged
 
 
-def _mix_rule(new: jax.Array, old: jax.Array, *, step_size: Any) -> jax.Array:
+def _mix_rule(new: jax.Array, old: jax.Array, *, step_size: Hyper) -> jax.Array:
     return step_size * new + (1.0 - step_size) * old

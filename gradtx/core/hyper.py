@@ -14,9 +14,9 @@ from jax.typing import ArrayLike
 
 from gradtx.core.value import Value
 
-Hyper = ArrayLike
+Hyper = float | jax.Array
 ScheduleFn = Callable[[Any], Any]
-ScalarOrSchedule = ArrayLike | ScheduleFn
+ScalarOrSchedule = Hyper | ScheduleFn
 
 
 class Schedule(Value):
@@ -29,9 +29,10 @@ class Schedule(Value):
         raise NotImplementedError  # abstract
 
 
-def value_at(hyper: ScalarOrSchedule, count: ArrayLike) -> Any:
+def value_at(hyper: ScalarOrSchedule, count: ArrayLike) -> Hyper:
     """The number that `hyper` stands for at step `count`."""
-    return hyper(count) if callable(hyper) else hyper
+    value: Hyper = hyper(count) if callable(hyper) else hyper
+    return value
 
 
 def as_float(count: ArrayLike) -> jax.Array:

@@ -23,69 +23,83 @@ def _is_none(x: Any) -> bool:
     return x is None
 
 
-
-def map_leaves(rule: Callable[..., Any], updates: Updates, *slots: Any, **scalars: Any) -> Any:
-    """Applies `rule(update, *slots, **scalars)` to each leaf of `updates`.
+def map_leaves(
+    rule: Callable[..., Any],
+    updates: Updates,
+    *slots: Any,
+    reads: tuple[Any, ...] = (),
+    **scalars: Any,
+) -> Any:
+    """Applies `rule(update, *slots, *reads, **scalars)` to each leaf of `updates`.
 
     The rule is called through one inner `jit`, so leaves of equal shape and dtype are traced
     once. It must therefore be a module-level function. Python numbers among `scalars` reach
     it as constants; arrays and tracers as float operands of the leaf's precision.
 
     Args:
-      rule: takes arrays in float32 or wider, and returns the new update, followed by the new
-        values of the first slots; slots that it only reads come last.
+      rule: takes arrays in float32 or wider; returns the new update and the new value of
+        every slot, in order.
       updates: tree of arrays; `None` and leaves that are not inexact pass through.
       *slots: trees with the structure and leaf shapes of `updates`.
+      reads: further such trees that the rule only reads, such as the parameters.
       **scalars: numbers, 0-d arrays.
 
     Returns:
-      One tree per result of the rule; a single result is not wrapped in a tuple. The first
-      is in float32 or wider, the others have their slot's dtype.
+      The tree of new updates, in float32 or wider; and after it, where there are slots, one
+      tree for each in the dtype it had.
 
     Raises:
       ValueError: structures or shapes differ; the message names the leaf's path.
+
+    >>> def momentum_rule(g, v, *, rho):
+    ...     v = rho * v + g
+    ...     return v, v
+    >>> grads, trace = {"w": jnp.asarray([1.0])}, {"w": jnp.asarray([2.0])}
+    >>> updates, trace = gradtx.map_leaves(momentum_rule, grads, trace, rho=0.5)
+    >>> updates
+    {'w': Array([2.], dtype=float32)}
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-    columns = [match(updates, slot, "updates", "the state or params") for slot in slots]
-    constants = tuple((k, v) for k, v in scalars.items() if isinstance(v, int | float))
-    operands = {k: v for k, v in scalars.items() if not isinstance(v, int | float)}
+    columns = [match(updates, x, "updates", "the state or params") for x in (*slots, *reads)]
+    constants = {k: v for k, v in scalars.items() if type(v) in (bool, int, float)}
+    operands = {k: v for k, v in scalars.items() if k not in constants}
 
     rows = []
     for i, leaf in enumerate(leaves):
         others = [column[i] for column in columns]
-        if is_optimised(leaf):
-            if not all(map(is_optimised, others)):
-                raise ValueError(
-                    f"updates{path_of(updates, i)} is an array, but the state or params has "
-                    "nothing there; was the state made by init with these parameters?"
-                )
-            rows.append(_apply(rule, constants, (leaf, *others), operands))
-        else:
-            rows.append((leaf, *others))
+        if not is_optimised(leaf):
+            rows.append((leaf, *others[: len(slots)]))
+            continue
+        if not all(map(is_optimised, others)):
+            raise ValueError(
+                f"updates{path_of(updates, i)} is an array, but the state or params has "
+                "nothing there; was the state made by init with these parameters?"
+            )
+        rows.append(_apply(rule, len(slots), (*constants.items(),), (leaf, *others), operands))
 
-    count = min((len(row) for row in rows), default=1 + len(slots))
     treedefs = [treedef, *(jax.tree.structure(slot, is_leaf=_is_none) for slot in slots)]
     trees = tuple(
-        jax.tree.unflatten(treedefs[j], [row[j] for row in rows]) for j in range(count)
+        jax.tree.unflatten(treedefs[j], [row[j] for row in rows]) for j in range(1 + len(slots))
     )
-    return trees if count > 1 else trees[0]
+    return trees if slots else trees[0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _apply(
     rule: Callable[..., Any],
+    slot_count: int,
     constants: tuple[tuple[str, float], ...],
     arrays: tuple[Any, ...],
     operands: dict[str, Any],
 ) -> tuple[jax.Array, ...]:
     cast = common_precision(arrays)
-    results = rule(
-        *map(cast, arrays), **dict(constants), **{k: cast(v) for k, v in operands.items()}
-    )
-    if not isinstance(results, tuple):
-        results = (results,)
-    update, *slots = results
-    old_slots = arrays[1 : 1 + len(slots)]
+    # All operands have one precision by now: the only promotion left is real to complex.
+    with jax.numpy_dtype_promotion("standard"):
+        results = rule(
+            *map(cast, arrays), **dict(constants), **{k: cast(v) for k, v in operands.items()}
+        )
+    update, *slots = results if slot_count else (results,)
+    old_slots = arrays[1 : 1 + slot_count]
     return (
         cast(update),
         *(new.astype(old.dtype) for new, old in zip(slots, old_slots, strict=True)),
@@ -110,6 +124,7 @@ def match(tree: Any, other: Any, name: str, other_name: str) -> list[Any]:
     Raises:
       ValueError: a path is missing on one side or two leaves differ in shape.
     """
+    treedef: Any
     leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_none)
     other_leaves, other_treedef = jax.tree.flatten(other, is_leaf=_is_none)
     if treedef != other_treedef:
@@ -125,12 +140,12 @@ def match(tree: Any, other: Any, name: str, other_name: str) -> list[Any]:
                 f"{name} and {other_name} differ in structure: {detail or 'order of leaves'}"
             )
     for i, (leaf, other_leaf) in enumerate(zip(leaves, other_leaves, strict=True)):
-        if is_optimised(leaf) and is_optimised(other_leaf):
-            if np.shape(leaf) != np.shape(other_leaf):
-                raise ValueError(
-                    f"{name}{path_of(tree, i)} has shape {np.shape(leaf)}, "
-                    f"but in {other_name} it has shape {np.shape(other_leaf)}"
-                )
+        compared = is_optimised(leaf) and is_optimised(other_leaf)
+        if compared and np.shape(leaf) != np.shape(other_leaf):
+            raise ValueError(
+                f"{name}{path_of(tree, i)} has shape {np.shape(leaf)}, "
+                f"but in {other_name} it has shape {np.shape(other_leaf)}"
+            )
     return other_leaves
 
 
@@ -180,10 +195,23 @@ def widen(tree: Any) -> Any:
         if not is_optimised(leaf) or wide_dtype(_dtype_of(leaf)) == _dtype_of(leaf):
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            return leaf.update(dtype=wide_dtype(leaf.dtype))
+            return leaf.update(dtype=wide_dtype(leaf.dtype))  # type: ignore[no-untyped-call]
         return jnp.asarray(leaf).astype(wide_dtype(leaf.dtype))
 
     return jax.tree.map(cast, tree)
+
+
+def optimised_only(tree: Any) -> Any:
+    """What functions from outside see of a tree: wide leaves, `None` for those not optimised."""
+    return widen(jax.tree.map(lambda x: x if is_optimised(x) else None, tree))
+
+
+def with_others_of(updates: Updates, new: Updates) -> Updates:
+    """`new`, with the leaves of `updates` put back that `optimised_only` had hidden."""
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+    new_leaves = match(updates, new, "updates", "what the transformation returned")
+    merged = [n if is_optimised(u) else u for n, u in zip(new_leaves, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, merged)
 
 
 def narrow(updates: Updates, like: Any) -> Updates:
@@ -199,9 +227,7 @@ def narrow(updates: Updates, like: Any) -> Updates:
     return jax.tree.unflatten(treedef, map(cast, leaves, likes))
 
 
-def full_like(
-    params: Params, fill_value: Any, dtype: Any = None, *, real: bool = False
-) -> Updates:
+def full_like(params: Params, fill_value: Any, dtype: Any = None, *, real: bool = False) -> Updates:
     """A fresh slot: `fill_value` in the shape of every optimised leaf, `None` elsewhere.
 
     Args:

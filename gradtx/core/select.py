@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from gradtx.core.slot import Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
@@ -38,7 +39,9 @@ class masked(GradientTransformation):
     Raises:
       TypeError: `inner` is not a transformation, or a leaf of the mask is not a boolean.
 
-    >>> tx = gradtx.masked(gradtx.adam(0.1), {"w": True, "b": False})
+    >>> def matrices(params):
+    ...     return jax.tree.map(lambda x: getattr(x, "ndim", 0) > 1, params)
+    >>> tx = gradtx.masked(gradtx.adam(0.1), matrices)
     >>> state = tx.init({"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)})
     >>> state.inner_state[0].mu["b"]
     MaskedNode()
@@ -61,7 +64,7 @@ class masked(GradientTransformation):
     ) -> tuple[Updates, State]:
         mask = self._mask_of(updates if params is None else params)
         if self.mask_compatible_extra_args:
-            structure = jax.tree.structure(updates)
+            structure: Any = jax.tree.structure(updates)
             extra_args = {
                 name: _select(mask, arg) if jax.tree.structure(arg) == structure else arg
                 for name, arg in extra_args.items()
@@ -95,7 +98,7 @@ def _select(mask: Any, tree: Any) -> Any:
 
 def _check_mask(mask: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
-        if not isinstance(leaf, bool) and getattr(leaf, "dtype", None) != bool:
+        if not isinstance(leaf, bool) and getattr(leaf, "dtype", None) != np.bool_:
             raise TypeError(
                 f"mask{jax.tree_util.keystr(path)} must be a boolean, got {leaf!r}; "
                 "a mask is a tree of booleans or a function that returns one"

@@ -57,7 +57,7 @@ Inner = Annotated[Any, Nested()]
 
 
 @functools.cache
-def kinds(state_type: type) -> dict[str, Kind]:
+def kinds(state_type: Any) -> dict[str, Kind]:
     """The kind of each field of a state's NamedTuple type.
 
     Raises:
@@ -75,8 +75,9 @@ def kinds(state_type: type) -> dict[str, Kind]:
 def is_state(x: Any) -> bool:
     """Whether `x` is a gradtx state: a NamedTuple of typed slots, or a tuple or dict of states."""
     if hasattr(x, "_fields"):
+        state_type: Any = type(x)
         try:
-            return len(kinds(type(x))) == len(x._fields)
+            return len(kinds(state_type)) == len(x._fields)
         except (TypeError, NameError):
             return False
     if isinstance(x, tuple):

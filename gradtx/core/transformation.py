@@ -7,10 +7,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
-import jax
-
 from gradtx.core.apply import apply_updates
-from gradtx.core.leaf import is_optimised, match, narrow, widen
+from gradtx.core.leaf import match, narrow, optimised_only, widen, with_others_of
 from gradtx.core.slot import Params, State, Updates, is_state
 from gradtx.core.value import Value, static
 
@@ -150,7 +148,7 @@ class _Pair(GradientTransformation):
         object.__setattr__(self, "update_fn", update)
 
     def init(self, params: Params) -> State:
-        return self.init_fn(_visible(params))
+        return self.init_fn(optimised_only(params))
 
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
@@ -158,22 +156,14 @@ class _Pair(GradientTransformation):
         accepted = _accepted_keywords(self.update_fn)
         if accepted is not None:
             extra_args = {k: v for k, v in extra_args.items() if k in accepted}
-        shown = None if params is None else _visible(params)
-        new, state = self.update_fn(_visible(updates), state, shown, **extra_args)
-        leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
-        new_leaves = jax.tree.leaves(new, is_leaf=lambda x: x is None)
-        merged = [
-            n if is_optimised(u) else u for n, u in zip(new_leaves, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(treedef, merged), state
+        new, state = self.update_fn(
+            optimised_only(updates), state, optimised_only(params), **extra_args
+        )
+        return with_others_of(updates, new), state
 
     def __repr__(self) -> str:
         init, update = (f.__qualname__ for f in (self.init_fn, self.update_fn))
         return f"GradientTransformation({init}, {update})"
-
-
-def _visible(tree: Any) -> Any:
-    return widen(jax.tree.map(lambda x: x if is_optimised(x) else None, tree))
 
 
 def _accepted_keywords(function: Callable[..., Any]) -> set[str] | None:

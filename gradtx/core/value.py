@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any, Self, dataclass_transform
+from typing import Any, ClassVar, Self, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -51,14 +51,20 @@ class Value:
     or placeholders into the fields.
     """
 
+    _children: ClassVar[tuple[str, ...]]
+    _statics: ClassVar[tuple[str, ...]]
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        cls._children = tuple(f.name for f in fields if not f.metadata.get("static"))
+        cls._statics = tuple(f.name for f in fields if f.metadata.get("static"))
         jax.tree_util.register_pytree_with_keys(
             cls,
-            lambda value: _flatten_with_keys(value),
+            _flatten_with_keys,
             functools.partial(_unflatten, cls),
-            lambda value: _flatten(value),
+            _flatten,
         )
 
     def __post_init__(self) -> None:
@@ -98,8 +104,7 @@ class Value:
             f"{field.name}={_show(value)}"
             for field in _fields(self)
             for value in [getattr(self, field.name)]
-            if isinstance(value, int | float)
-            and not isinstance(value, bool)
+            if (isinstance(value, int | float) and not isinstance(value, bool))
             or field.default is dataclasses.MISSING
             or content(value) != content(field.default)
         ]
@@ -173,42 +178,32 @@ class _Structure:
         return repr(self.static)
 
 
-@functools.cache
-def _field_names(cls: type[Value]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    children = tuple(f.name for f in fields if not f.metadata.get("static"))
-    return children, tuple(f.name for f in fields if f.metadata.get("static"))
-
-
 def _fields(value: Value) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(value)  # type: ignore[arg-type]
 
 
 def _flatten(value: Value) -> tuple[Iterable[Any], _Structure]:
-    child_names, static_names = _field_names(type(value))
-    children = [getattr(value, name) for name in child_names]
+    children = [getattr(value, name) for name in value._children]
     functions = tuple(child if is_plain_callable(child) else None for child in children)
     return (
         [
             child if function is None else None
             for child, function in zip(children, functions, strict=True)
         ],
-        _Structure(tuple(getattr(value, name) for name in static_names), functions),
+        _Structure(tuple(getattr(value, name) for name in value._statics), functions),
     )
 
 
 def _flatten_with_keys(value: Value) -> tuple[Iterable[tuple[Any, Any]], _Structure]:
     children, structure = _flatten(value)
-    names, _ = _field_names(type(value))
-    return zip(map(GetAttrKey, names), children, strict=True), structure
+    return zip(map(GetAttrKey, value._children), children, strict=True), structure
 
 
 def _unflatten(cls: type[Value], structure: _Structure, children: Iterable[Any]) -> Value:
     value = object.__new__(cls)
-    child_names, static_names = _field_names(cls)
-    for name, child, function in zip(child_names, children, structure.functions, strict=True):
+    for name, child, function in zip(cls._children, children, structure.functions, strict=True):
         object.__setattr__(value, name, child if function is None else function)
-    for name, constant in zip(static_names, structure.static, strict=True):
+    for name, constant in zip(cls._statics, structure.static, strict=True):
         object.__setattr__(value, name, constant)
     return value
 
@@ -219,10 +214,10 @@ def _plain_number(x: Any, whole: bool | None) -> Any:
     flax.nnx.Optimizer refuses arrays inside a static attribute, and a float32 array would
     promote bfloat16 updates where a Python number does not.
     """
-    concrete = isinstance(x, np.ndarray | np.generic | jax.Array)
-    if concrete and not isinstance(x, jax.core.Tracer) and x.ndim == 0:
-        if jnp.issubdtype(x.dtype, np.number):
-            x = x.item()
+    array = isinstance(x, np.ndarray | np.generic | jax.Array)
+    concrete = array and not isinstance(x, jax.core.Tracer)
+    if concrete and x.ndim == 0 and jnp.issubdtype(x.dtype, np.number):
+        x = x.item()
     if isinstance(x, int) and not isinstance(x, bool) and not whole:
         return float(x)
     return x
@@ -235,5 +230,3 @@ def _show(x: Any) -> str:
         name: str = getattr(x, "__qualname__", repr(x))
         return name
     return repr(x)
-
-

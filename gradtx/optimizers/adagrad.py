@@ -1,8 +1,8 @@
 """AdaGrad (Duchi, Hazan, Singer, 2011).
 
-    s_t = s_{t-1} + g_t^2
-    u_t = g_t / sqrt(s_t + eps)            eps inside the root (Optax), or
-    u_t = g_t / (sqrt(s_t) + eps)          outside (the lecture, PyTorch)
+s_t = s_{t-1} + g_t^2
+u_t = g_t / sqrt(s_t + eps)            eps inside the root (Optax), or
+u_t = g_t / (sqrt(s_t) + eps)          outside (the lecture, PyTorch)
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class ScaleByRssState(NamedTuple):
     sum_of_squares: Annotated[Updates, Slot(nonnegative=True)]
 
 
-def adagrad_rule(g: jax.Array, s: jax.Array, *, eps: Any) -> tuple[jax.Array, jax.Array]:
+def adagrad_rule(g: jax.Array, s: jax.Array, *, eps: Hyper) -> tuple[jax.Array, jax.Array]:
     s = s + abs_sq(g)
     return g / (jnp.sqrt(s) + eps), s
 
 
 def adagrad_eps_in_sqrt_rule(
-    g: jax.Array, s: jax.Array, *, eps: Any
+    g: jax.Array, s: jax.Array, *, eps: Hyper
 ) -> tuple[jax.Array, jax.Array]:
     s = s + abs_sq(g)
     return g * jnp.where(s > 0, jax.lax.rsqrt(s + eps), 0), s

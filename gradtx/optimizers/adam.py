@@ -33,14 +33,14 @@ from gradtx.transforms.scale import scale_by_learning_rate
 class ScaleByAdamState(NamedTuple):
     """The number of steps and the two moments."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
     mu: Annotated[Updates, Slot()]
     nu: Annotated[Updates, Slot(nonnegative=True)]
 
 
 def adam_rule(
     g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
-    b1: Any, b2: Any, eps: Any, eps_root: Any,
+    b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
@@ -51,7 +51,7 @@ def adam_rule(
 
 def almost_adam_rule(
     g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
-    b1: Any, b2: Any, eps: Any, eps_root: Any,
+    b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
@@ -60,7 +60,7 @@ def almost_adam_rule(
 
 def nesterov_adam_rule(
     g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
-    b1: Any, b2: Any, eps: Any, eps_root: Any,
+    b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
@@ -196,7 +196,7 @@ class adamw(Composed):
 
     >>> tx = gradtx.adamw(1e-3, weight_decay=0.01)
     >>> def matrices(params):
-    ...     return jax.tree.map(lambda x: x.ndim > 1, params)
+    ...     return jax.tree.map(lambda x: getattr(x, "ndim", 0) > 1, params)
     >>> tx = gradtx.adamw(1e-3, mask=matrices)
     """
 

@@ -1,8 +1,8 @@
 """Adamax (Kingma & Ba, 2014, arXiv:1412.6980, Algorithm 2): Adam in the infinity norm.
 
-    mu_t = b1 mu_{t-1} + (1 - b1) g_t
-    nu_t = max(b2 nu_{t-1}, |g_t| + eps)
-    u_t  = (mu_t / (1 - b1^t)) / nu_t
+mu_t = b1 mu_{t-1} + (1 - b1) g_t
+nu_t = max(b2 nu_{t-1}, |g_t| + eps)
+u_t  = (mu_t / (1 - b1^t)) / nu_t
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gradtx.transforms.scale import scale_by_learning_rate
 
 
 def adamax_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array, b1: Any, b2: Any, eps: Any
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array, b1: Hyper, b2: Hyper, eps: Hyper
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     mu = b1 * mu + (1 - b1) * g
     nu = jnp.maximum(b2 * nu, jnp.abs(g) + eps)

@@ -36,7 +36,7 @@ from gradtx.transforms.scale import scale_by_learning_rate
 class ScaleByAmsgradState(NamedTuple):
     """The number of steps, the two moments, and the largest second moment so far."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
     mu: Annotated[Updates, Slot()]
     nu: Annotated[Updates, Slot(nonnegative=True)]
     nu_max: Annotated[Updates, Slot(nonnegative=True)]
@@ -44,7 +44,7 @@ class ScaleByAmsgradState(NamedTuple):
 
 def amsgrad_rule(
     g: jax.Array, mu: jax.Array, nu: jax.Array, nu_max: jax.Array, *,
-    mu_correction: Any, nu_correction: Any, b1: Any, b2: Any, eps: Any, eps_root: Any,
+    mu_correction: Hyper, nu_correction: Hyper, b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
@@ -54,7 +54,7 @@ def amsgrad_rule(
 
 def amsgrad_max_first_rule(
     g: jax.Array, mu: jax.Array, nu: jax.Array, nu_max: jax.Array, *,
-    mu_correction: Any, nu_correction: Any, b1: Any, b2: Any, eps: Any, eps_root: Any,
+    mu_correction: Hyper, nu_correction: Hyper, b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)

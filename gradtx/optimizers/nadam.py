@@ -40,15 +40,16 @@ from gradtx.transforms.scale import scale_by_learning_rate
 class ScaleByNadamState(NamedTuple):
     """The number of steps, the product of the momenta so far, and the two moments."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
     momentum_product: Scalar
     mu: Annotated[Updates, Slot()]
     nu: Annotated[Updates, Slot(nonnegative=True)]
 
 
 def nadam_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array, momentum: Any,
-    next_momentum: Any, momentum_product: Any, b1: Any, b2: Any, eps: Any, eps_root: Any,
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
+    momentum: Hyper, next_momentum: Hyper, momentum_product: Hyper,
+    b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
     nu = b2 * nu + (1 - b2) * abs_sq(g)
@@ -99,7 +100,7 @@ class scale_by_nadam(GradientTransformation):
         mu, nu = zeros_like(params, self.mu_dtype), zeros_like(params, real=True)
         return ScaleByNadamState(zero_count(), as_float(1.0), mu, nu)
 
-    def momentum(self, t: jax.Array) -> jax.Array:
+    def momentum(self, t: jax.Array) -> Hyper:
         """b_t, the momentum at step t, counted from 1."""
         return self.b1 * (1 - 0.5 * jnp.exp(math.log(0.96) * self.momentum_decay * t))
 
@@ -196,9 +197,7 @@ class nadamw(Composed):
 
 def _stage(tx: nadam | nadamw) -> GradientTransformation:
     if tx.momentum_decay is None:
-        return scale_by_adam(
-            tx.b1, tx.b2, tx.eps, tx.eps_root, tx.mu_dtype, nesterov=tx.nesterov
-        )
+        return scale_by_adam(tx.b1, tx.b2, tx.eps, tx.eps_root, tx.mu_dtype, nesterov=tx.nesterov)
     if not tx.nesterov:
         raise ValueError("momentum_decay schedules Nesterov's momentum: it needs nesterov=True")
     return scale_by_nadam(

@@ -11,8 +11,6 @@ and, in terms of x~_t = x_t + rho v_{t-1}, where the gradient is taken,
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
 from gradtx.core.compose import chain
@@ -25,7 +23,7 @@ from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.trace import trace
 
 
-def lookahead_rule(x: jax.Array, v: jax.Array, *, decay: Any) -> jax.Array:
+def lookahead_rule(x: jax.Array, v: jax.Array, *, decay: Hyper) -> jax.Array:
     return x + decay * v
 
 
@@ -51,7 +49,7 @@ class lookahead_trace(trace):
             raise ValueError("lookahead_trace looks ahead already: nesterov must be False")
 
     def lookahead_point(self, state: State, params: Params) -> Params:
-        point = map_leaves(lookahead_rule, params, state.trace, decay=self.decay)
+        point = map_leaves(lookahead_rule, params, reads=(state.trace,), decay=self.decay)
         return narrow(point, like=params)
 
 

@@ -1,10 +1,10 @@
 """RMSProp (Tieleman & Hinton, 2012), and its centred form (Graves, 2013).
 
-    nu_t = d nu_{t-1} + (1 - d) g_t^2
-    u_t  = g_t / sqrt(nu_t + eps)              eps inside the root (Optax), or
-    u_t  = g_t / (sqrt(nu_t) + eps)            outside (the lecture, PyTorch)
+nu_t = d nu_{t-1} + (1 - d) g_t^2
+u_t  = g_t / sqrt(nu_t + eps)              eps inside the root (Optax), or
+u_t  = g_t / (sqrt(nu_t) + eps)            outside (the lecture, PyTorch)
 
-    mu_t = d mu_{t-1} + (1 - d) g_t            centred: nu_t - mu_t^2 in the place of nu_t
+mu_t = d mu_{t-1} + (1 - d) g_t            centred: nu_t - mu_t^2 in the place of nu_t
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ScaleByRmsState(NamedTuple):
 class ScaleByRmsWithCountState(NamedTuple):
     """The running mean of squares, and the steps that its bias correction counts."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
     nu: Annotated[Updates, Slot(nonnegative=True)]
 
 
@@ -55,27 +55,27 @@ class ScaleByRStdDevState(NamedTuple):
 class ScaleByRStdDevWithCountState(NamedTuple):
     """The running means, and the steps that their bias correction counts."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
     mu: Annotated[Updates, Slot()]
     nu: Annotated[Updates, Slot(nonnegative=True)]
 
 
 def rms_rule(
-    g: jax.Array, nu: jax.Array, *, correction: Any, decay: Any, eps: Any
+    g: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
 ) -> tuple[jax.Array, jax.Array]:
     nu = decay * nu + (1 - decay) * abs_sq(g)
     return g / (jnp.sqrt(nu / correction) + eps), nu
 
 
 def rms_eps_in_sqrt_rule(
-    g: jax.Array, nu: jax.Array, *, correction: Any, decay: Any, eps: Any
+    g: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
 ) -> tuple[jax.Array, jax.Array]:
     nu = decay * nu + (1 - decay) * abs_sq(g)
     return g / jnp.sqrt(nu / correction + eps), nu
 
 
 def centered_rms_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Any, decay: Any, eps: Any
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     mu = decay * mu + (1 - decay) * g
     nu = decay * nu + (1 - decay) * abs_sq(g)
@@ -83,7 +83,7 @@ def centered_rms_rule(
 
 
 def centered_rms_eps_in_sqrt_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Any, decay: Any, eps: Any
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     mu = decay * mu + (1 - decay) * g
     nu = decay * nu + (1 - decay) * abs_sq(g)
@@ -164,7 +164,7 @@ class scale_by_stddev(GradientTransformation):
       TypeError, ValueError: an argument is not a number, or out of its range.
 
     >>> tx = gradtx.scale_by_stddev()
-    >>> tx = gradtx.scale_by_stddev(decay=0.99, eps_in_sqrt=False, bias_correction=True)
+    >>> tx = gradtx.scale_by_stddev(decay=0.99, initial_scale=1.0, eps_in_sqrt=False)
     """
 
     decay: Hyper = 0.9
@@ -250,9 +250,7 @@ class rmsprop(Composed):
     def compose(self) -> GradientTransformation:
         stage = scale_by_stddev if self.centered else scale_by_rms
         return chain(
-            stage(
-                self.decay, self.eps, self.initial_scale, self.eps_in_sqrt, self.bias_correction
-            ),
+            stage(self.decay, self.eps, self.initial_scale, self.eps_in_sqrt, self.bias_correction),
             scale_by_learning_rate(self.learning_rate),
             identity() if self.momentum is None else trace(self.momentum, self.nesterov),
         )

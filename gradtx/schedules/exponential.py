@@ -50,10 +50,10 @@ class exponential_decay(Schedule):
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         steps = jnp.maximum(jnp.asarray(count) - self.transition_begin, 0)
-        power = as_float(steps) / self.transition_steps
+        power = as_float(steps) / as_float(self.transition_steps)
         if self.staircase:
             power = jnp.floor(power)
-        value = self.init_value * as_float(self.decay_rate) ** power
+        value: jax.Array = self.init_value * as_float(self.decay_rate) ** power
         if self.end_value is not None:
             falling = jnp.asarray(self.decay_rate) < 1
             value = jnp.where(

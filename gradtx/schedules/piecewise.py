@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.hyper import Hyper, Schedule, as_float, check_nonnegative, check_number, check_steps
+from gradtx.core.hyper import (
+    Hyper,
+    Schedule,
+    as_float,
+    check_nonnegative,
+    check_number,
+    check_steps,
+)
 from gradtx.core.value import static
 
 

@@ -74,7 +74,9 @@ class polynomial_schedule(Schedule):
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         left = remaining(count, self.transition_steps, self.transition_begin)
-        return (self.init_value - self.end_value) * left**self.power + self.end_value
+        value = (self.init_value - self.end_value) * left**self.power + self.end_value
+        # The difference of ends far apart is rounded, so their sum would miss init_value.
+        return as_float(jnp.where(left < 1, value, self.init_value))
 
 
 class linear_schedule(Schedule):
@@ -115,4 +117,4 @@ def remaining(count: ArrayLike, steps: ArrayLike, begin: ArrayLike = 0) -> jax.A
     """The fraction of a phase's steps that remain: 1 up to its beginning, 0 from its end."""
     left = jnp.clip(begin + steps - jnp.asarray(count), 0, steps)
     ended = as_float(jnp.asarray(count) < begin)
-    return jnp.where(jnp.asarray(steps) > 0, as_float(left) / jnp.maximum(steps, 1), ended)
+    return jnp.where(jnp.asarray(steps) > 0, as_float(left) / as_float(jnp.maximum(steps, 1)), ended)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +13,7 @@ from gradtx.transforms.scale import scale_rule
 from gradtx.transforms.stateless import Stateless
 
 
-def clip_rule(u: jax.Array, *, max_delta: Any) -> jax.Array:
+def clip_rule(u: jax.Array, *, max_delta: Hyper) -> jax.Array:
     if jnp.iscomplexobj(u):
         real, imag = (jnp.clip(part, -max_delta, max_delta) for part in (u.real, u.imag))
         return jax.lax.complex(real, imag)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.hyper import ScalarOrSchedule, check_nonnegative, value_at
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative, value_at
 from gradtx.core.leaf import map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.select import masked
@@ -18,10 +18,10 @@ from gradtx.core.value import static
 class WeightDecaySchedule(NamedTuple):
     """How many updates were decayed; present only where the rate is scheduled."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
 
 
-def decay_rule(u: jax.Array, p: jax.Array, *, weight_decay: Any) -> jax.Array:
+def decay_rule(u: jax.Array, p: jax.Array, *, weight_decay: Hyper) -> jax.Array:
     return u + weight_decay * p
 
 
@@ -79,7 +79,7 @@ class add_decayed_weights(GradientTransformation):
         return _decay(updates, params, weight_decay), new_state
 
 
-def _decay(updates: Updates, params: Params, weight_decay: Any) -> Updates:
+def _decay(updates: Updates, params: Params, weight_decay: Hyper) -> Updates:
     if isinstance(weight_decay, float) and weight_decay == 0.0:
         return updates
-    return map_leaves(decay_rule, updates, params, weight_decay=weight_decay)
+    return map_leaves(decay_rule, updates, reads=(params,), weight_decay=weight_decay)

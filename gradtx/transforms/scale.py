@@ -15,7 +15,7 @@ from gradtx.core.value import static
 from gradtx.transforms.stateless import Stateless
 
 
-def scale_rule(u: jax.Array, *, step_size: Any) -> jax.Array:
+def scale_rule(u: jax.Array, *, step_size: Hyper) -> jax.Array:
     return step_size * u
 
 
@@ -45,7 +45,7 @@ class scale(Stateless):
 class ScaleByScheduleState(NamedTuple):
     """How many updates were scaled."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
 
 
 class scale_by_schedule(GradientTransformation):

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core.leaf import map_leaves
+from gradtx.core.leaf import map_leaves, optimised_only, with_others_of
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import EmptyState, GradientTransformation
 from gradtx.core.value import static
@@ -64,7 +64,7 @@ class stateless(Stateless):
 
     Args:
       f: called as `f(updates, params)`; `params` is `None` where `update` got none. It sees
-        low-precision updates as float32.
+        low-precision leaves as float32 and `None` for leaves that are not optimised.
 
     Raises:
       TypeError: `f` is not callable.
@@ -81,4 +81,4 @@ class stateless(Stateless):
             raise TypeError(f"f must be a function of updates and params, got {self.f!r}")
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        return self.f(updates, params)
+        return with_others_of(updates, self.f(optimised_only(updates), optimised_only(params)))

@@ -20,12 +20,12 @@ class TraceState(NamedTuple):
     trace: Annotated[Updates, Slot()]
 
 
-def trace_rule(u: jax.Array, v: jax.Array, *, decay: Any) -> tuple[jax.Array, jax.Array]:
+def trace_rule(u: jax.Array, v: jax.Array, *, decay: Hyper) -> tuple[jax.Array, jax.Array]:
     v = decay * v + u
     return v, v
 
 
-def nesterov_trace_rule(u: jax.Array, v: jax.Array, *, decay: Any) -> tuple[jax.Array, jax.Array]:
+def nesterov_trace_rule(u: jax.Array, v: jax.Array, *, decay: Hyper) -> tuple[jax.Array, jax.Array]:
     v = decay * v + u
     return decay * v + u, v
 
@@ -78,17 +78,17 @@ class trace(GradientTransformation):
 class EmaState(NamedTuple):
     """The running mean and the number of updates in it."""
 
-    count: Count
+    count: Count  # type: ignore[assignment]
     ema: Annotated[Updates, Slot()]
 
 
-def ema_rule(u: jax.Array, m: jax.Array, *, decay: Any) -> tuple[jax.Array, jax.Array]:
+def ema_rule(u: jax.Array, m: jax.Array, *, decay: Hyper) -> tuple[jax.Array, jax.Array]:
     m = decay * m + (1 - decay) * u
     return m, m
 
 
 def debiased_ema_rule(
-    u: jax.Array, m: jax.Array, *, t: jax.Array, decay: Any
+    u: jax.Array, m: jax.Array, *, t: jax.Array, decay: Hyper
 ) -> tuple[jax.Array, jax.Array]:
     m = decay * m + (1 - decay) * u
     return m / bias_correction(decay, t), m

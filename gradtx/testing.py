@@ -1,0 +1,395 @@
+"""The laws that every transformation keeps, as functions that anybody can call.
+
+    gradtx.testing.check_transformation(my_optimizer(0.1), params)
+
+runs all of `LAWS` and raises an `AssertionError` that names the law which does not hold.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.apply import apply_updates
+from gradtx.core.compose import chain
+from gradtx.core.leaf import is_optimised
+from gradtx.core.slot import Slot, is_state, kinds
+from gradtx.core.transformation import EmptyState, GradientTransformation
+from gradtx.core.value import is_plain_callable
+from gradtx.transforms.scale import scale
+
+Law = Callable[[GradientTransformation, Any, Any], None]
+
+
+def check_transformation(
+    tx: GradientTransformation, params: Any, *, laws: Iterable[str] | None = None
+) -> None:
+    """Checks that a transformation keeps the laws, as scikit-learn's `check_estimator` does.
+
+    Args:
+      tx: a transformation made of concrete hyperparameters.
+      params: tree of arrays to try it on; small ones will do. The law on sharding needs
+        several devices and leaves whose first axis they divide; elsewhere it holds trivially.
+      laws: names out of `LAWS`; by default all.
+
+    Raises:
+      AssertionError: a law does not hold; the message begins with its name.
+      KeyError: a name in `laws` is not one of `LAWS`.
+
+    >>> gradtx.testing.check_transformation(gradtx.sgd(0.1), {"w": jnp.ones((8, 2))})
+    """
+    grads = gradients_like(params)
+    for name in LAWS if laws is None else laws:
+        law = LAWS[name]
+        try:
+            law(tx, params, grads)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {tx}: {error}") from error
+
+
+def gradients_like(params: Any, seed: int = 0, dtype: Any = None) -> Any:
+    """Normally distributed gradients for `params`; leaves that are not optimised stay.
+
+    Args:
+      params: tree of arrays.
+      seed: of the random numbers.
+      dtype: dtype of the gradients of real leaves; by default each leaf's own.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf: Any) -> Any:
+        if not is_optimised(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        if jnp.iscomplexobj(leaf):
+            values = rng.normal(size=leaf.shape) + 1j * rng.normal(size=leaf.shape)
+            return jnp.asarray(values, leaf.dtype)
+        return jnp.asarray(rng.normal(size=leaf.shape), dtype or leaf.dtype)
+
+    return jax.tree.map(draw, params)
+
+
+def is_a_value(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """It unpacks into its pair, compares and hashes by value, and survives copying."""
+    del params, grads
+    init, update = tx
+    assert init == tx.init and update == tx.update, "it does not unpack into (init, update)"
+    leaves, treedef = jax.tree.flatten(tx)
+    copy = jax.tree.unflatten(treedef, leaves)
+    assert copy == tx and hash(copy) == hash(tx), "flattening and unflattening changes it"
+    assert jax.tree.structure(copy) == treedef, "its structure changes when it is copied"
+    assert all(isinstance(leaf, int | float) or hasattr(leaf, "dtype") for leaf in leaves), (
+        f"a leaf is not a number: {leaves}"
+    )
+    if not any(map(is_plain_callable, jax.tree.leaves(vars(tx)))):
+        assert pickle.loads(pickle.dumps(tx)) == tx, "pickling changes it"
+
+
+def says_what_its_state_is(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Every field of every state has a kind, and slots are like the parameters."""
+    del grads
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(params) if is_optimised(leaf)]
+
+    def visit(state: Any) -> None:
+        if isinstance(state, EmptyState):
+            return
+        if isinstance(state, dict):
+            state = tuple(state.values())
+        if not hasattr(state, "_fields"):
+            for inner in state:
+                visit(inner)
+            return
+        if not is_state(state):
+            assert not type(state).__module__.startswith("gradtx"), f"{state} is not annotated"
+            return
+        for name, kind in kinds(type(state)).items():
+            value = getattr(state, name)
+            if isinstance(kind, Slot):
+                found = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
+                assert len(found) <= len(shapes) and set(found) <= set(shapes), (
+                    f"{name} is not like the parameters: {found} against {shapes}"
+                )
+                if kind.nonnegative:
+                    for leaf in jax.tree.leaves(value):
+                        assert not jnp.iscomplexobj(leaf), f"{name} is complex"
+                        assert bool(jnp.all(leaf >= 0)), f"{name} is negative"
+            elif not isinstance(value, jax.Array):
+                visit(value)
+
+    state = tx.init(params)
+    visit(state)
+    visit(tx.update(gradients_like(params), state, params)[1])
+
+
+def has_a_type_fixed_point(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """`update` returns the types it was given, whatever the dtype of the gradients."""
+    del grads
+    arrays = _only(params)
+    state = jax.eval_shape(tx.init, arrays)
+    for dtype in (None, jnp.float16, jnp.bfloat16, jnp.float32):
+        grads = gradients_like(arrays, dtype=dtype)
+        updates, new_state = jax.eval_shape(tx.update, grads, state, arrays)
+        assert _types(new_state) == _types(state), f"{_types(state)} became {_types(new_state)}"
+        assert _dtypes(updates) == _dtypes(arrays), f"updates have dtypes {_dtypes(updates)}"
+        updates, _ = jax.eval_shape(tx.step, grads, state, arrays)
+        assert _dtypes(updates) == _dtypes(arrays), f"step gives dtypes {_dtypes(updates)}"
+
+
+def initialises_abstractly(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """`init` works under `eval_shape` and `jit`, on the parameters' shapes alone."""
+    del grads
+    arrays = _only(params)
+    state = tx.init(arrays)
+    assert _types(jax.eval_shape(tx.init, arrays)) == _types(state), "eval_shape differs"
+    _assert_equal(jax.jit(tx.init)(arrays), state, "jit(init) differs from init")
+
+
+def never_aliases(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """`init` holds no buffer of the parameters, and none twice: all can be donated."""
+    pointers = [
+        leaf.unsafe_buffer_pointer()
+        for leaf in (*jax.tree.leaves(params), *jax.tree.leaves(tx.init(params)))
+        if isinstance(leaf, jax.Array) and leaf.size and len(leaf.devices()) == 1
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    ]
+    assert len(set(pointers)) == len(pointers), "init returned a buffer that is used elsewhere"
+    arrays = jax.tree.map(lambda x: jnp.array(x) if is_optimised(x) else None, params)
+    step = jax.jit(tx.step, donate_argnums=(1, 2))
+    state = tx.init(arrays)
+    for _ in range(2):
+        arrays, state = step(_only(grads), state, arrays)
+
+
+def is_the_same_under_jit(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Compiled and eager updates agree, and `step` is `update` then `apply_updates`."""
+    params, grads = _only(params), _only(grads)
+    eager_state, jit_state = tx.init(params), tx.init(params)
+    eager_params, jit_params = params, params
+    jit_step = jax.jit(tx.step)
+    for _ in range(3):
+        updates, new_state = tx.update(grads, eager_state, eager_params)
+        stepped, stepped_state = tx.step(grads, eager_state, eager_params)
+        eager_params, eager_state = apply_updates(eager_params, updates), new_state
+        _assert_equal(stepped, eager_params, "step differs from update and apply_updates")
+        _assert_equal(stepped_state, eager_state, "step leaves another state than update")
+        jit_params, jit_state = jit_step(grads, jit_state, jit_params)
+    _assert_equal(jit_params, eager_params, "parameters differ under jit")
+    _assert_equal(jit_state, eager_state, "the state differs under jit")
+
+
+def scans(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Steps inside `lax.scan` agree with steps in a loop."""
+    params, grads = _only(params), _only(grads)
+
+    def body(carry: Any, _: None) -> tuple[Any, None]:
+        return tx.step(grads, carry[1], carry[0]), None
+
+    scanned, _ = jax.lax.scan(body, (params, tx.init(params)), length=3)
+    looped = (params, tx.init(params))
+    step = jax.jit(tx.step)
+    for _ in range(3):
+        looped = step(grads, looped[1], looped[0])
+    _assert_equal(scanned, looped, "scan differs from a loop")
+
+
+def compiles_once(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Three steps are one compilation; so are equal configurations, and changed numbers."""
+    params, grads = _only(params), _only(grads)
+    leaves, treedef = jax.tree.flatten(tx)
+
+    def step(tx: GradientTransformation, state: Any, params: Any) -> Any:
+        return tx.step(grads, state, params)
+
+    static_step = jax.jit(lambda tx, state, params: step(tx, state, params), static_argnums=0)
+    moved, state = params, tx.init(params)
+    for _ in range(3):
+        moved, state = static_step(tx, state, moved)
+    static_step(jax.tree.unflatten(treedef, leaves), state, moved)
+    size = static_step._cache_size()
+    assert size == 1, f"equal configurations compiled {size} times"
+    traced_step = jax.jit(step)
+    traced_step(tx, state, params)
+    halved = [0.5 * leaf if isinstance(leaf, float) else leaf for leaf in leaves]
+    traced_step(jax.tree.unflatten(treedef, halved), state, params)
+    size = traced_step._cache_size()
+    assert size == 1, f"two values of the hyperparameters compiled {size} times"
+
+
+def keeps_still_without_gradient(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Zero gradients never make a value that is not finite."""
+    params = _only(params)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = tx.init(params)
+    for _ in range(3):
+        params, state = tx.step(zeros, state, params)
+    for leaf in jax.tree.leaves((params, state)):
+        assert bool(jnp.all(jnp.isfinite(leaf))), f"zero gradients gave {leaf}"
+
+
+def passes_over_other_leaves(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """`None`, integer, boolean, key and callable leaves come out untouched and hold no state."""
+    others = {
+        "none": None,
+        "step": 3,
+        "flags": np.array([True, False]),
+        "index": jnp.arange(3),
+        "key": jax.random.key(0),
+        "function": jnp.sin,
+    }
+    params, grads = _only(params), _only(grads)
+    mixed_state = tx.init({"own": params, **others})
+    alone_state = tx.init({"own": params})
+    count = len(jax.tree.leaves(alone_state))
+    assert len(jax.tree.leaves(mixed_state)) == count, "leaves that are not optimised have state"
+    mixed, _ = tx.update({"own": grads, **others}, mixed_state, {"own": params, **others})
+    alone, _ = tx.update({"own": grads}, alone_state, {"own": params})
+    _assert_equal(mixed["own"], alone["own"], "other leaves change the updates")
+    for name, other in others.items():
+        assert mixed[name] is other, f"the leaf {name!r} was touched"
+    moved = apply_updates({"own": params, **others}, mixed)
+    assert all(moved[name] is other for name, other in others.items())
+    no_grads = {"own": jax.tree.map(lambda _: None, params)}
+    nothing, kept = tx.update(no_grads, alone_state, {"own": params})
+    assert not jax.tree.leaves(nothing), "an update came out of no gradient"
+    assert _types(kept) == _types(alone_state), "the state changes without a gradient"
+
+
+def shards(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Steps over parameters sharded across all devices agree with steps on one."""
+    params, grads = _only(params), _only(grads)
+    devices = jax.devices()
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("shards",))
+
+    def place(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        divisible = leaf.ndim > 0 and leaf.shape[0] > 0 and leaf.shape[0] % len(devices) == 0
+        spec = jax.sharding.PartitionSpec(*(["shards"] if divisible else []))
+        return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, spec))
+
+    step = jax.jit(tx.step)
+    sharded = jax.tree.map(place, params)
+    sharded_state, state = jax.jit(tx.init)(sharded), tx.init(params)
+    for _ in range(2):
+        sharded, sharded_state = step(jax.tree.map(place, grads), sharded_state, sharded)
+        params, state = step(grads, state, params)
+    _assert_equal(sharded, params, "sharded parameters differ")
+    _assert_equal(sharded_state, state, "the state of sharded parameters differs")
+
+
+def maps_over_hyperparameters(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """`vmap` over every numeric hyperparameter gives what each value gives on its own."""
+    params, grads = _only(params), _only(grads)
+    leaves, treedef = jax.tree.flatten(tx)
+    if not leaves:
+        return
+    # One row as it is, and one for each hyperparameter in which that one alone is halved.
+    rows = np.tile(np.asarray(leaves, np.float32), (len(leaves) + 1, 1))
+    np.fill_diagonal(rows[1:], 0.5 * rows[0])
+
+    def run(values: Any) -> Any:
+        kept = [v if isinstance(x, float) else x for v, x in zip(values, leaves, strict=True)]
+        one = jax.tree.unflatten(treedef, kept)
+        moved, state = one.step(grads, one.init(params), params)
+        return one.step(grads, state, moved)[0]
+
+    mapped = jax.jit(jax.vmap(run))(jnp.asarray(rows))
+    alone = jax.jit(run)
+    for i, row in enumerate(rows):
+        one = jax.tree.map(lambda x, i=i: x[i], mapped)
+        _assert_equal(one, alone(jnp.asarray(row)), f"vmap differs, hyperparameters {row}")
+
+
+def differentiates(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Ten steps have a finite derivative with respect to a learning rate after them."""
+    params, grads = _only(params), _only(grads)
+
+    def loss(rate: Any) -> Any:
+        scaled = chain(tx, scale(rate))
+
+        def body(carry: Any, _: None) -> tuple[Any, None]:
+            return scaled.step(grads, carry[1], carry[0]), None
+
+        (moved, _), _ = jax.lax.scan(body, (params, scaled.init(params)), length=10)
+        leaves = [jnp.sum(jnp.abs(x).astype(jnp.float32)) for x in jax.tree.leaves(moved)]
+        return sum(leaves, jnp.float32(0))
+
+    slope = jax.grad(loss)(jnp.float32(0.5))
+    assert bool(jnp.isfinite(slope)), f"the derivative is {slope}"
+
+
+def tells_what_is_wrong(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """Swapped arguments, and wrong shapes and structures, are refused with the leaf's path."""
+    params, grads = {"a": _only(params)}, {"a": _only(grads)}
+    state = tx.init(params)
+    if is_state(state):
+        _assert_raises(TypeError, "swapped", lambda: tx.update(state, grads, params))
+    extra = {**grads, "extra": jnp.ones(2)}
+    _assert_raises(ValueError, "['extra']", lambda: tx.update(extra, state, params))
+    widened = jax.tree.map(lambda g: jnp.ones((7, *g.shape), g.dtype), grads)
+    if jax.tree.leaves(grads):
+        _assert_raises(ValueError, "['a']", lambda: tx.update(widened, state, params))
+
+
+LAWS: dict[str, Law] = {
+    law.__name__: law
+    for law in (
+        is_a_value,
+        says_what_its_state_is,
+        has_a_type_fixed_point,
+        initialises_abstractly,
+        never_aliases,
+        is_the_same_under_jit,
+        scans,
+        compiles_once,
+        keeps_still_without_gradient,
+        passes_over_other_leaves,
+        shards,
+        maps_over_hyperparameters,
+        differentiates,
+        tells_what_is_wrong,
+    )
+}
+
+
+def _only(tree: Any) -> Any:
+    """The tree with `None` for every leaf that is not optimised, so that `jit` takes it."""
+    return jax.tree.map(lambda x: x if is_optimised(x) else None, tree)
+
+
+def _types(tree: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
+    types = [(x.shape, x.dtype, getattr(x, "weak_type", False)) for x in leaves]
+    return treedef, types
+
+
+def _dtypes(tree: Any) -> list[Any]:
+    return [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _assert_equal(actual: Any, expected: Any, message: str) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected), message
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        if not is_optimised(e):
+            assert np.array_equal(a, e), f"{message}: {a} against {e}"
+            continue
+        # A few roundings of the narrower of the leaf's dtype and float32.
+        tolerance = 8 * max(float(jnp.finfo(a.dtype).eps), float(jnp.finfo(jnp.float32).eps))
+        wide = np.complex128 if jnp.iscomplexobj(e) else np.float64
+        a, e = np.asarray(a).astype(wide), np.asarray(e).astype(wide)
+        np.testing.assert_allclose(
+            a, e, rtol=tolerance, atol=tolerance, err_msg=message, equal_nan=True
+        )
+
+
+def _assert_raises(kind: type[Exception], text: str, call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except kind as error:
+        assert text in str(error), f"the error does not say {text!r}: {error}"
+    else:
+        raise AssertionError(f"no {kind.__name__} that says {text!r} was raised")

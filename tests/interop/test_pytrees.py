@@ -1,0 +1,50 @@
+"""Parameters in dataclasses, NamedTuples, lists and plain tuples."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+from gradtx.testing import check_transformation
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    w: jax.Array
+    b: jax.Array | None
+
+
+class Point(NamedTuple):
+    x: jax.Array
+    y: jax.Array
+
+
+TREES = {
+    "array": jnp.ones((8, 2)),
+    "scalar": jnp.asarray(1.0),
+    "dataclass": Layer(jnp.ones((8, 2)), None),
+    "namedtuple": Point(jnp.ones(8), jnp.ones(3)),
+    "tuple": (jnp.ones(8), (jnp.ones(3), ())),
+    "list": [jnp.ones(8), [None, {"deep": jnp.ones(3)}]],
+}
+
+
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize(
+    "tx",
+    [gradtx.adamw(0.1), gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1, 0.9))],
+    ids=["adamw", "chain"],
+)
+def test_laws_hold(tx, tree):
+    check_transformation(tx, TREES[tree])
+
+
+def test_python_floats():
+    tx = gradtx.adam(0.1)
+    params = {"x": 1.0}
+    params, state = tx.step({"x": 0.5}, tx.init(params), params)
+    assert abs(float(params["x"]) - 0.9) < 1e-6

@@ -1,0 +1,79 @@
+"""The conformance suite: every law for every public transformation."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+from gradtx.testing import LAWS, check_transformation
+from tests.examples import EXAMPLES, public_transformations
+
+PLAIN = {"w": jnp.linspace(-1.0, 1.0, 32).reshape(8, 4), "b": jnp.ones(4, jnp.bfloat16)}
+ODD_LEAVES = {
+    "w": {
+        "matrix": jnp.linspace(-1.0, 1.0, 32).reshape(8, 4),
+        "bfloat16": jnp.linspace(0.5, 2.0, 8, dtype=jnp.bfloat16),
+        "float16": jnp.linspace(0.5, 2.0, 8, dtype=jnp.float16),
+        "complex": jnp.asarray([1.0 + 2.0j, -0.5j]),
+    },
+    "b": {
+        "scalar": jnp.asarray(0.5),
+        "empty": jnp.zeros((0, 3)),
+        "five": jnp.ones((2, 1, 2, 1, 2)),
+        "none": None,
+    },
+}
+EMPTY = {"w": {}, "b": []}
+
+
+def test_every_public_transformation_has_an_example():
+    built = {name.rpartition("-")[0] for name in EXAMPLES}
+    assert built == set(public_transformations())
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_law(name, law):
+    check_transformation(EXAMPLES[name], PLAIN, laws=[law])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_odd_leaves(name):
+    laws = [
+        "says_what_its_state_is",
+        "has_a_type_fixed_point",
+        "initialises_abstractly",
+        "never_aliases",
+        "is_the_same_under_jit",
+        "keeps_still_without_gradient",
+        "passes_over_other_leaves",
+    ]
+    check_transformation(EXAMPLES[name], ODD_LEAVES, laws=laws)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_types_with_x64(name, x64):
+    params = {
+        "w": {"double": jnp.ones((4, 2), jnp.float64), "complex": jnp.ones(2, jnp.complex128)},
+        "b": {"single": jnp.ones(2, jnp.float32), "half": jnp.ones(2, jnp.float16)},
+    }
+    laws = ["has_a_type_fixed_point", "initialises_abstractly", "is_the_same_under_jit"]
+    check_transformation(EXAMPLES[name], params, laws=laws)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_empty_tree(name):
+    tx = EXAMPLES[name]
+    state = tx.init(EMPTY)
+    updates, new_state = tx.update(EMPTY, state, EMPTY)
+    assert updates == EMPTY
+    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_repr_rebuilds(name):
+    tx = EXAMPLES[name]
+    if "lambda" in repr(tx) or "matrices" in repr(tx):
+        assert type(tx).__name__ in repr(tx)
+    else:
+        assert eval(repr(tx), vars(gradtx)) == tx
