@@ -276,7 +276,7 @@ MUTANTS = {
         ("def debiased", "m / bias_correction(decay, t), m", "m, m"),
         ("def debiased", "(decay, t), m", "(decay, t), m / bias_correction(decay, t)"),
         ("def debiased", "(decay, t)", "(decay, t + 1)"),
-        ("class ema", "debias: bool = static(default=True)", "debias: bool = static(default=False)"),
+        ("class ema", "static(default=True)", "static(default=False)"),
         ("class ema", "if self.debias", "if not self.debias"),
         ("class ema", "EmaState(t, m)", "EmaState(state.count, m)"),
         ("class ema", "EmaState(t, m)", "EmaState(t, state.ema)"),
@@ -285,7 +285,7 @@ MUTANTS = {
     "schedules/polynomial": [
         ("class constant", "as_float(self.value)", "-as_float(self.value)"),
         ("class polynomial", "left**self.power", "left"),
-        ("class polynomial", "self.init_value - self.end_value", "self.end_value - self.init_value"),
+        ("class polynomial", "(self.init_value - self", "(self.init_value + self"),
         ("class polynomial", "+ self.end_value\n", "\n"),
         ("class polynomial", "jnp.where(left < 1, value, self.init_value)", "value"),
         ("class linear", "self.end_value, 1.0,", "self.end_value, 2.0,"),

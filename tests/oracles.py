@@ -5,6 +5,8 @@ import numpy as np
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 
+from gradtx.core.slot import Slot, kinds
+
 STEPS = 200
 few = settings(
     max_examples=6, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate]
@@ -17,6 +19,10 @@ epsilons = st.sampled_from([1e-8, 1e-4, 0.1])
 
 def constant(value):
     return lambda t: value
+
+
+def never(t):
+    return 0.0
 
 
 def falling(value):
@@ -112,3 +118,7 @@ def check_forms(tx, loop, rtol=1e-5):
     check_single(tx, problem, loop(problem), rtol)
     problem = Problem(dtype=complex)
     check_double(tx, problem, loop(problem))
+    for state in tx.init(problem.x0.astype(np.complex64)):
+        for name, kind in kinds(type(state)).items():
+            if isinstance(kind, Slot):
+                assert np.iscomplexobj(getattr(state, name)) != kind.nonnegative

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
+from gradtx.core.value import static
 
 
 class chain(GradientTransformation):
@@ -66,38 +68,40 @@ class named_chain(GradientTransformation):
     ['clip', 'descend']
     """
 
-    transforms: dict[str, GradientTransformation]
+    names: tuple[str, ...] = static()
+    transforms: tuple[GradientTransformation, ...]
 
     def __init__(self, *transforms: tuple[str, Any]) -> None:
-        named: dict[str, GradientTransformation] = {}
         for pair in transforms:
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise TypeError(f"named_chain takes (name, transformation) pairs, got {pair!r}")
-            name, tx = pair
-            if name in named:
+        names = tuple(name for name, _ in transforms)
+        for name in names:
+            if names.count(name) > 1:
                 raise ValueError(f"names must be unique, but {name!r} stands twice")
-            named[name] = as_transformation(tx)
-        object.__setattr__(self, "transforms", named)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "transforms", chain(*(tx for _, tx in transforms)).transforms)
 
     def init(self, params: Params) -> State:
-        return {name: tx.init(params) for name, tx in self.transforms.items()}
+        return self._named(chain(*self.transforms).init(params))
 
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        _check_length(len(self.transforms), state)
-        new_state = {}
-        for name, tx in self.transforms.items():
-            updates, new_state[name] = tx.transform(updates, state[name], params, **extra_args)
-        return updates, new_state
+        inner = tuple(state[name] for name in self.names)
+        updates, inner = chain(*self.transforms).transform(updates, inner, params, **extra_args)
+        return updates, self._named(inner)
 
     def lookahead_point(self, state: State, params: Params) -> Params:
-        for name, tx in self.transforms.items():
-            params = tx.lookahead_point(state[name], params)
-        return params
+        inner = tuple(state[name] for name in self.names)
+        return chain(*self.transforms).lookahead_point(inner, params)
+
+    def _named(self, states: State) -> State:
+        return OrderedDict(zip(self.names, states, strict=True))
 
     def __repr__(self) -> str:
-        return f"named_chain({', '.join(map(repr, self.transforms.items()))})"
+        pairs = zip(self.names, self.transforms, strict=True)
+        return f"named_chain({', '.join(map(repr, pairs))})"
 
 
 def _check_length(count: int, state: State) -> None:

@@ -92,23 +92,6 @@ def check_steps(name: str, value: Any, low: int = 0) -> None:
     check_number(name, value, low)
 
 
-def as_dtype(name: str, dtype: Any) -> Any:
-    """`dtype` as a floating NumPy dtype, or `None` for `None`.
-
-    Raises:
-      TypeError: `dtype` is not the name or type of a floating dtype.
-    """
-    if dtype is None:
-        return None
-    try:
-        result = jnp.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"{name} must be a floating dtype, got {dtype!r}") from None
-    if not jnp.issubdtype(result, jnp.floating):
-        raise TypeError(f"{name} must be a floating dtype, got {result.name}")
-    return result
-
-
 def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
     if high == math.inf:
         if low == -math.inf:

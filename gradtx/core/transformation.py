@@ -97,7 +97,13 @@ class GradientTransformation(Value):
     ) -> tuple[Params, State]:
         """`update`, then `apply_updates`: returns the new parameters and the new state.
 
-        Under `jit` with parameters and state donated, both are updated in place.
+        Under `jit` with parameters and state donated, both are updated in place. JAX pairs
+        donated arguments with results in order, so the jitted function is to take them in
+        the order in which it returns them:
+
+            @partial(jax.jit, donate_argnums=(0, 1))
+            def train_step(params, state, batch):
+                return tx.step(jax.grad(loss)(params, batch), state, params)
 
         >>> tx = gradtx.sgd(0.1)
         >>> params = jnp.asarray([1.0, 2.0])

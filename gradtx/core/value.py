@@ -5,11 +5,12 @@ A transformation or a schedule is declared like a frozen dataclass:
     class scale(GradientTransformation):
         step_size: Hyper
 
-Each field is one of three kinds:
+Each field is one of four kinds:
 
     plain              a number, array, schedule or inner value: a pytree child
     integer(...)       the same, kept a whole number
-    static(...)        a name, flag, dtype, mask or function: part of the tree's structure
+    static(...)        a name, flag, mask or function: part of the tree's structure
+    dtype(...)         a floating dtype or `None`: static too
 """
 
 from __future__ import annotations
@@ -35,13 +36,18 @@ def integer(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"integer": True})
 
 
+def dtype(*, default: Any = dataclasses.MISSING) -> Any:
+    """Declares a static field that holds a floating dtype or `None`."""
+    return dataclasses.field(default=default, metadata={"static": True, "dtype": True})
+
+
 def hyper(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
     """Declares a plain numeric field; needed only to make it keyword-only."""
     return dataclasses.field(default=default, kw_only=kw_only)
 
 
 @dataclass_transform(
-    frozen_default=True, eq_default=False, field_specifiers=(static, integer, hyper)
+    frozen_default=True, eq_default=False, field_specifiers=(static, integer, dtype, hyper)
 )
 class Value:
     """Base of everything that is a value; subclasses become frozen dataclasses and pytrees.
@@ -69,9 +75,12 @@ class Value:
 
     def __post_init__(self) -> None:
         for field in _fields(self):
-            if not field.metadata.get("static"):
-                value = _plain_number(getattr(self, field.name), field.metadata.get("integer"))
-                object.__setattr__(self, field.name, value)
+            value = getattr(self, field.name)
+            if field.metadata.get("dtype"):
+                value = _as_dtype(field.name, value)
+            elif not field.metadata.get("static"):
+                value = _plain_number(value, field.metadata.get("integer"))
+            object.__setattr__(self, field.name, value)
         self.validate()
 
     def validate(self) -> None:
@@ -221,6 +230,18 @@ def _plain_number(x: Any, whole: bool | None) -> Any:
     if isinstance(x, int) and not isinstance(x, bool) and not whole:
         return float(x)
     return x
+
+
+def _as_dtype(name: str, dtype: Any) -> Any:
+    if dtype is None:
+        return None
+    try:
+        result = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name} must be a floating dtype, got {dtype!r}") from None
+    if not jnp.issubdtype(result, jnp.floating):
+        raise TypeError(f"{name} must be a floating dtype, got {result.name}")
+    return result
 
 
 def _show(x: Any) -> str:

@@ -66,7 +66,9 @@ def run(request: Request) -> int:
     steps = task.steps if request.steps is None else request.steps
     batch_size = _check_batch_size(request.batch_size, task)
     entrants = _enter_all(request.optimizers, task)
-    setting = report.Setting(task.name, task.description, steps, batch_size, request.seed)
+    setting = report.Setting(
+        task.name, task.description, steps, batch_size if task.has_data else None, request.seed
+    )
     folder = request.out
     with _writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ def run(request: Request) -> int:
     finished: list[Result] = []
     status = "complete"
     try:
-        for result in _race(entrants, task, setting, console):
+        for result in _race(entrants, task, steps, batch_size, request.seed, console):
             finished.append(result)
             with _writing_to(folder):
                 report.write_results(folder, setting, finished, "running")
@@ -121,7 +123,7 @@ def _enter_all(text: str, task: Task) -> list[Entrant]:
 
 
 def _race(
-    entrants: list[Entrant], task: Task, setting: report.Setting, console: Console
+    entrants: list[Entrant], task: Task, steps: int, batch_size: int, seed: int, console: Console
 ) -> Iterator[Result]:
     with Progress(
         TextColumn("{task.fields[label]}", markup=False),
@@ -131,12 +133,12 @@ def _race(
         TimeElapsedColumn(),
         console=console,
     ) as progress:
-        bar = progress.add_task("race", total=len(entrants) * setting.steps, label="")
+        bar = progress.add_task("race", total=len(entrants) * steps, label="")
         for entrant in entrants:
             progress.update(bar, label=entrant.label)
             yield run_entrant(
-                entrant, task, setting.steps, setting.batch_size, setting.seed,
-                on_progress=lambda steps: progress.advance(bar, steps),
+                entrant, task, steps, batch_size, seed,
+                on_progress=lambda done: progress.advance(bar, done),
             )  # fmt: skip
 
 

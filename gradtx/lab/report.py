@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,20 +33,21 @@ class Setting:
       task: name of the task.
       description: one sentence on it.
       steps: steps for every entrant.
-      batch_size: examples in a batch.
+      batch_size: examples in a batch; `None` where the task has no data.
       seed: of the parameters and the batches.
     """
 
     task: str
     description: str
     steps: int
-    batch_size: int
+    batch_size: int | None
     seed: int
 
     @property
     def title(self) -> str:
         """One line for the head of a picture."""
-        return f"{self.task}: {self.steps} steps, batches of {self.batch_size}, seed {self.seed}"
+        batches = "" if self.batch_size is None else f"batches of {self.batch_size}, "
+        return f"{self.task}: {self.steps} steps, {batches}seed {self.seed}"
 
 
 def columns(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
@@ -63,13 +65,9 @@ def table(setting: Setting, results: Sequence[Result]) -> Table:
     shown = Table(
         title=Text(setting.title), caption=Text(caption(results)), box=rich.box.SIMPLE_HEAD
     )
-    for position, heading in enumerate(headings):
-        shown.add_column(
-            heading,
-            justify="right" if position else "left",
-            min_width=max(map(len, heading.split())),
-            overflow="fold",
-        )
+    shown.add_column(headings[0], min_width=len(headings[0]), overflow="fold")
+    for heading in headings[1:]:
+        shown.add_column(textwrap.fill(heading, 10), justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(*map(Text, row))
     return shown
@@ -132,7 +130,7 @@ def _row(result: Result) -> list[str]:
     best = result.best
     cost = [f"{result.state_bytes_per_parameter:.2f}", f"{result.seconds_per_step * 1e3:.2f}"]
     if best is None:
-        return [result.label, "all diverged", _NOTHING, _NOTHING, _NOTHING, *cost]
+        return [result.label, "diverged", _NOTHING, _NOTHING, _NOTHING, *cost]
     return [
         result.label,
         best.shown_rate,

@@ -18,14 +18,15 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule, as_dtype, check_fraction, check_nonnegative
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
+from gradtx.core.value import dtype, static
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 
@@ -100,7 +101,7 @@ class scale_by_adam(GradientTransformation):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     nesterov: bool = static(default=False, kw_only=True)
     bias_correction: bool = static(default=True, kw_only=True)
 
@@ -109,7 +110,6 @@ class scale_by_adam(GradientTransformation):
         check_fraction("b2", self.b2)
         check_nonnegative("eps", self.eps)
         check_nonnegative("eps_root", self.eps_root)
-        object.__setattr__(self, "mu_dtype", as_dtype("mu_dtype", self.mu_dtype))
         if self.nesterov and not self.bias_correction:
             raise ValueError("nesterov=True is defined with bias_correction=True only")
 
@@ -160,7 +160,7 @@ class adam(Composed):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     nesterov: bool = static(default=False, kw_only=True)
     bias_correction: bool = static(default=True, kw_only=True)
 
@@ -205,7 +205,7 @@ class adamw(Composed):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     weight_decay: ScalarOrSchedule = 1e-4
     mask: Any = static(default=None)
     nesterov: bool = static(default=False, kw_only=True)

@@ -15,12 +15,12 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
-    as_dtype,
     as_float,
     check_fraction,
     check_nonnegative,
@@ -29,7 +29,7 @@ from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
+from gradtx.core.value import dtype, static
 from gradtx.transforms.scale import scale_by_learning_rate
 
 
@@ -91,7 +91,7 @@ class scale_by_amsgrad(GradientTransformation):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     bias_correction_mu: bool = static(default=True)
     bias_correction_nu: bool = static(default=True)
     max_before_correction: bool = static(default=False, kw_only=True)
@@ -101,7 +101,6 @@ class scale_by_amsgrad(GradientTransformation):
         check_fraction("b2", self.b2)
         check_nonnegative("eps", self.eps)
         check_nonnegative("eps_root", self.eps_root)
-        object.__setattr__(self, "mu_dtype", as_dtype("mu_dtype", self.mu_dtype))
 
     def init(self, params: Params) -> State:
         return ScaleByAmsgradState(
@@ -152,7 +151,7 @@ class amsgrad(Composed):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     bias_correction_mu: bool = static(default=True)
     bias_correction_nu: bool = static(default=True)
     max_before_correction: bool = static(default=False, kw_only=True)

@@ -17,12 +17,12 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
-    as_dtype,
     as_float,
     check_fraction,
     check_nonnegative,
@@ -31,7 +31,7 @@ from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Scalar, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import hyper, static
+from gradtx.core.value import dtype, hyper, static
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
@@ -85,7 +85,7 @@ class scale_by_nadam(GradientTransformation):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     momentum_decay: Hyper = hyper(default=4e-3, kw_only=True)
 
     def validate(self) -> None:
@@ -94,7 +94,6 @@ class scale_by_nadam(GradientTransformation):
         check_nonnegative("eps", self.eps)
         check_nonnegative("eps_root", self.eps_root)
         check_nonnegative("momentum_decay", self.momentum_decay)
-        object.__setattr__(self, "mu_dtype", as_dtype("mu_dtype", self.mu_dtype))
 
     def init(self, params: Params) -> State:
         mu, nu = zeros_like(params, self.mu_dtype), zeros_like(params, real=True)
@@ -148,7 +147,7 @@ class nadam(Composed):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     nesterov: bool = static(default=True, kw_only=True)
     momentum_decay: Hyper | None = hyper(default=None, kw_only=True)
 
@@ -181,7 +180,7 @@ class nadamw(Composed):
     b2: Hyper = 0.999
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    mu_dtype: Any = static(default=None)
+    mu_dtype: DTypeLike | None = dtype(default=None)
     weight_decay: ScalarOrSchedule = 1e-4
     mask: Any = static(default=None)
     nesterov: bool = static(default=True, kw_only=True)

@@ -11,12 +11,12 @@ of a sampled batch, stochastic gradient descent.
 
 from __future__ import annotations
 
-from typing import Any
+from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
+from gradtx.core.value import dtype, static
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.stateless import identity
 from gradtx.transforms.trace import trace
@@ -55,7 +55,7 @@ class sgd(Composed):
     learning_rate: ScalarOrSchedule
     momentum: Hyper | None = None
     nesterov: bool = static(default=False)
-    accumulator_dtype: Any = static(default=None)
+    accumulator_dtype: DTypeLike | None = dtype(default=None)
 
     def compose(self) -> GradientTransformation:
         if self.momentum is None:

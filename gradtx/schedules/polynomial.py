@@ -117,4 +117,5 @@ def remaining(count: ArrayLike, steps: ArrayLike, begin: ArrayLike = 0) -> jax.A
     """The fraction of a phase's steps that remain: 1 up to its beginning, 0 from its end."""
     left = jnp.clip(begin + steps - jnp.asarray(count), 0, steps)
     ended = as_float(jnp.asarray(count) < begin)
-    return jnp.where(jnp.asarray(steps) > 0, as_float(left) / as_float(jnp.maximum(steps, 1)), ended)
+    fraction = as_float(left) / as_float(jnp.maximum(steps, 1))
+    return jnp.where(jnp.asarray(steps) > 0, fraction, ended)

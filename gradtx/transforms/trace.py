@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple
 
 import jax
+from jax.typing import DTypeLike
 
-from gradtx.core.hyper import Hyper, as_dtype, check_fraction, check_number
+from gradtx.core.hyper import Hyper, check_fraction, check_number
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.value import static
+from gradtx.core.value import dtype, static
 
 
 class TraceState(NamedTuple):
@@ -57,12 +58,10 @@ class trace(GradientTransformation):
 
     decay: Hyper
     nesterov: bool = static(default=False)
-    accumulator_dtype: Any = static(default=None)
+    accumulator_dtype: DTypeLike | None = dtype(default=None)
 
     def validate(self) -> None:
         check_number("decay", self.decay, 0.0, 1.0)
-        dtype = as_dtype("accumulator_dtype", self.accumulator_dtype)
-        object.__setattr__(self, "accumulator_dtype", dtype)
 
     def init(self, params: Params) -> State:
         return TraceState(zeros_like(params, self.accumulator_dtype))
@@ -117,12 +116,10 @@ class ema(GradientTransformation):
 
     decay: Hyper
     debias: bool = static(default=True)
-    accumulator_dtype: Any = static(default=None)
+    accumulator_dtype: DTypeLike | None = dtype(default=None)
 
     def validate(self) -> None:
         check_fraction("decay", self.decay)
-        dtype = as_dtype("accumulator_dtype", self.accumulator_dtype)
-        object.__setattr__(self, "accumulator_dtype", dtype)
 
     def init(self, params: Params) -> State:
         return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))

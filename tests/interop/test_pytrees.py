@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
 TREES = {
     "array": jnp.ones((8, 2)),
-    "scalar": jnp.asarray(1.0),
+    "scalar": jnp.ones(()),
     "dataclass": Layer(jnp.ones((8, 2)), None),
     "namedtuple": Point(jnp.ones(8), jnp.ones(3)),
     "tuple": (jnp.ones(8), (jnp.ones(3), ())),

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from gradtx.lab import command
 from gradtx.lab.command import Request, UsageError, run
@@ -24,7 +25,13 @@ def test_everything_is_written(tmp_path, capsys):
     assert "optimizer" in shown and "8/8 steps" in shown
 
 
-def test_results_grow_while_it_runs(tmp_path, monkeypatch):
+@pytest.fixture
+def blank_landscape(monkeypatch):
+    """The picture of the landscapes takes seconds; one test makes the real one."""
+    monkeypatch.setattr(command.plots, "landscape_figure", lambda: Figure())
+
+
+def test_results_grow_while_it_runs(tmp_path, monkeypatch, blank_landscape):
     seen = []
     original = command.run_entrant
 
@@ -33,12 +40,11 @@ def test_results_grow_while_it_runs(tmp_path, monkeypatch):
         return original(*args, **kwargs)
 
     monkeypatch.setattr(command, "run_entrant", watching)
-    monkeypatch.setattr(command.plots, "landscape_figure", lambda: command.plots.Figure())
     run(request(tmp_path))
     assert [(d["status"], len(d["results"])) for d in seen] == [("running", 0), ("running", 1)]
 
 
-def test_an_interruption_leaves_the_finished_part(tmp_path, monkeypatch, capsys):
+def test_an_interruption_leaves_the_finished_part(tmp_path, monkeypatch, capsys, blank_landscape):
     original = command.run_entrant
 
     def interrupted(entrant, *args, **kwargs):
@@ -57,8 +63,7 @@ def test_an_interruption_leaves_the_finished_part(tmp_path, monkeypatch, capsys)
     assert "Interrupted" in capsys.readouterr().out
 
 
-def test_an_entrant_named_twice_runs_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(command.plots, "landscape_figure", lambda: command.plots.Figure())
+def test_an_entrant_named_twice_runs_once(tmp_path, blank_landscape):
     run(request(tmp_path, optimizers="sgd, sgd"))
     document = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(document["results"]) == 1

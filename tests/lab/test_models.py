@@ -11,7 +11,10 @@ def test_digit_network_gives_ten_logits():
 
 
 def test_transformer_does_not_see_the_future():
-    model = CharacterTransformer(11, length=6, width=8, heads=2, rngs=nnx.Rngs(0))
+    @jax.jit
+    def model(codes):
+        return CharacterTransformer(11, length=6, width=8, heads=2, rngs=nnx.Rngs(0))(codes)
+
     codes = jax.random.randint(jax.random.key(0), (2, 6), 0, 11)
     logits = model(codes)
     assert logits.shape == (2, 6, 11)

@@ -8,7 +8,7 @@ from gradtx.lab.lineup import LECTURE
 from gradtx.lab.problems import LANDSCAPES, trace_path
 
 
-@pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=str)
+@pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=list(LANDSCAPES))
 def test_minima_are_zero_and_flat(landscape):
     for minimum in landscape.minima:
         point = jnp.asarray(minimum)
@@ -17,7 +17,7 @@ def test_minima_are_zero_and_flat(landscape):
         np.testing.assert_array_less(0, jnp.linalg.eigvalsh(jax.hessian(landscape.function)(point)))
 
 
-@pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=str)
+@pytest.mark.parametrize("landscape", LANDSCAPES.values(), ids=list(LANDSCAPES))
 def test_start_and_minimum_are_in_the_window_and_no_value_is_below_zero(landscape):
     left, right, bottom, top = landscape.window
     for x, y in (landscape.start, landscape.minima[0]):
@@ -39,7 +39,7 @@ def test_shapes_are_what_their_names_say():
     assert local(jnp.zeros(2)) - local(shallow) == pytest.approx(5 / 12, rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "known"), [("rosenbrock", 24.2), ("beale", 16.2646484375)])
+@pytest.mark.parametrize(("name", "known"), [("rosenbrock", 24.2), ("beale", 41.25)])
 def test_classics_have_their_known_values(name, known):
     landscape = LANDSCAPES[name]
     assert landscape.function(jnp.asarray(landscape.start)) == pytest.approx(known, rel=1e-5)
@@ -47,7 +47,7 @@ def test_classics_have_their_known_values(name, known):
 
 @pytest.mark.parametrize("lookahead", [False, True])
 def test_a_path_is_the_loop_written_out(lookahead):
-    tx = gradtx.nesterov_momentum(0.01, 0.9, lookahead=lookahead)
+    tx = gradtx.nesterov_momentum(1e-4, 0.9, lookahead=lookahead)
     landscape = LANDSCAPES["rosenbrock"]
     path = trace_path(tx, landscape, steps=5)
     x, v = np.asarray(landscape.start), np.zeros(2)
@@ -55,7 +55,7 @@ def test_a_path_is_the_loop_written_out(lookahead):
         np.testing.assert_allclose(path.points[step], x, rtol=1e-4)
         np.testing.assert_allclose(path.values[step], landscape.function(x), rtol=1e-4)
         point = jnp.asarray(x + 0.9 * v if lookahead else x, jnp.float32)
-        old, v = v, 0.9 * v - 0.01 * np.asarray(jax.grad(landscape.function)(point))
+        old, v = v, 0.9 * v - 1e-4 * np.asarray(jax.grad(landscape.function)(point))
         x = x + v if lookahead else x - 0.9 * old + 1.9 * v
 
 

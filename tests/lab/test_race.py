@@ -10,7 +10,7 @@ import gradtx
 from gradtx.lab import data
 from gradtx.lab.lineup import Entrant, enter
 from gradtx.lab.race import run_entrant, state_bytes_per_parameter
-from gradtx.lab.tasks import Scores, Task, digits_task
+from gradtx.lab.tasks import Scores, Task
 
 
 def regression(**settings):
@@ -107,7 +107,7 @@ def test_gradients_are_taken_at_the_lookahead_point():
 
 def test_same_seed_same_result_other_seed_another():
     def losses(seed):
-        return run_entrant(enter("adam", (0.01,)), digits_task(), 3, 16, seed).grid
+        return run_entrant(enter("adam", (0.01,)), regression(), 3, 2, seed).grid
 
     assert losses(0) == losses(0) != losses(1)
 

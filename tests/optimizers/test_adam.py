@@ -18,6 +18,7 @@ from tests.oracles import (
     epsilons,
     falling,
     few,
+    never,
     problems,
     rates,
 )
@@ -25,7 +26,7 @@ from tests.oracles import (
 
 def adam(
     problem, lr, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, corrected=True, nesterov=False,
-    decay=constant(0.0), decays_at=1.0,
+    decay=never, decays_at=1.0,
 ):  # fmt: skip
     x, mu, nu, xs = problem.x0, 0.0, 0.0, []
     for t in range(1, STEPS + 1):

@@ -15,12 +15,13 @@ from tests.oracles import (
     epsilons,
     falling,
     few,
+    never,
     problems,
     rates,
 )
 
 
-def adamax(problem, lr, b1=0.9, b2=0.999, eps=1e-8, decay=constant(0.0)):
+def adamax(problem, lr, b1=0.9, b2=0.999, eps=1e-8, decay=never):
     x, mu, nu, xs = problem.x0, 0.0, np.zeros(4), []
     for t in range(1, STEPS + 1):
         g = problem.grad(x)

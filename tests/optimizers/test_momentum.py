@@ -5,6 +5,7 @@ import numpy as np
 from hypothesis import given
 
 import gradtx
+from tests.optimizers.test_sgd import momentum_loop as first_form
 from tests.oracles import (
     STEPS,
     Problem,
@@ -17,7 +18,6 @@ from tests.oracles import (
     few,
     rates,
 )
-from tests.optimizers.test_sgd import momentum_loop as first_form
 
 seeds = st.integers(0, 10**6)
 

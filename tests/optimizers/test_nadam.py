@@ -18,12 +18,13 @@ from tests.oracles import (
     epsilons,
     falling,
     few,
+    never,
     problems,
     rates,
 )
 
 
-def dozat(problem, lr, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, psi=4e-3, decay=constant(0.0)):
+def dozat(problem, lr, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, psi=4e-3, decay=never):
     x, mu, nu, product, xs = problem.x0, 0.0, 0.0, 1.0, []
     for t in range(1, STEPS + 1):
         g = problem.grad(x)

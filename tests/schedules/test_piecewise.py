@@ -1,5 +1,6 @@
 """Schedules in pieces."""
 
+import itertools
 import math
 
 import hypothesis.strategies as st
@@ -27,7 +28,7 @@ def interpolated(kind, init, pieces):
         knots.append((step, knots[-1][1] * scale))
 
     def value(t):
-        for (begin, start), (end, stop) in zip(knots, knots[1:]):
+        for (begin, start), (end, stop) in itertools.pairwise(knots):
             if begin <= t < end:
                 done = (t - begin) / (end - begin)
                 if kind == "cosine":

@@ -13,7 +13,6 @@ from gradtx import constant_schedule, linear_schedule, polynomial_schedule
 from tests.oracles import few
 from tests.schedules.common import check_falling_per_step, check_optax, check_value, check_values
 
-
 halves = st.floats(-2.0, 2.0, width=16)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 import gradtx
-from tests.oracles import STEPS, Problem, check_double, check_forms, decays, few, problems
+from tests.oracles import STEPS, check_double, check_forms, decays, few, problems
 
 
 def trace(problem, decay, nesterov):

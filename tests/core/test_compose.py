@@ -1,0 +1,85 @@
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+from gradtx.testing import gradients_like
+
+PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "b": jnp.ones(2)}
+GRADS = gradients_like(PARAMS)
+A, B, C = gradtx.clip_by_global_norm(1.0), gradtx.scale_by_adam(), gradtx.scale(-0.1)
+
+
+def run(tx, steps=3):
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(steps):
+        params, state = tx.step(GRADS, state, params)
+    return params, state
+
+
+def test_chain_is_associative():
+    flat, _ = run(gradtx.chain(A, B, C))
+    chex.assert_trees_all_equal(flat, run(gradtx.chain(A, gradtx.chain(B, C)))[0])
+    chex.assert_trees_all_equal(flat, run(gradtx.chain(gradtx.chain(A, B), C))[0])
+
+
+def test_identity_is_neutral():
+    alone, _ = run(B)
+    chex.assert_trees_all_equal(alone, run(gradtx.chain(gradtx.identity(), B))[0])
+    chex.assert_trees_all_equal(alone, run(gradtx.chain(B, gradtx.chain()))[0])
+
+
+def test_order_matters():
+    before, _ = run(gradtx.chain(gradtx.clip(0.1), gradtx.scale(2.0)))
+    after, _ = run(gradtx.chain(gradtx.scale(2.0), gradtx.clip(0.1)))
+    assert not jnp.allclose(before["w"], after["w"])
+
+
+def test_state_is_the_tuple_of_states():
+    _, state = run(gradtx.chain(A, B, C))
+    assert isinstance(state, tuple) and len(state) == 3
+    assert isinstance(state[1], gradtx.ScaleByAdamState) and int(state[1].count) == 3
+
+
+def test_named_chain_is_chain_with_names():
+    chained, state = run(gradtx.chain(A, B, C))
+    named, by_name = run(gradtx.named_chain(("clip", A), ("adam", B), ("descend", C)))
+    chex.assert_trees_all_equal(chained, named)
+    chex.assert_trees_all_equal(by_name["adam"], state[1])
+    assert list(by_name) == ["clip", "adam", "descend"]
+
+
+def test_named_chain_keeps_its_order_as_a_pytree():
+    tx = gradtx.named_chain(("z", gradtx.scale(2.0)), ("a", gradtx.clip(0.1)))
+    copy = jax.tree.map(lambda x: x, tx)
+    assert repr(copy) == repr(tx)
+    chex.assert_trees_all_equal(run(copy)[0], run(tx)[0])
+    traced = jax.jit(lambda tx: run(tx)[0])(tx)
+    chex.assert_trees_all_close(traced, run(tx)[0], rtol=1e-6)
+
+
+def test_named_chain_refuses_bad_pairs():
+    with pytest.raises(ValueError, match="'a' stands twice"):
+        gradtx.named_chain(("a", A), ("a", B))
+    with pytest.raises(TypeError, match="pairs"):
+        gradtx.named_chain(A)
+    with pytest.raises(TypeError, match="pairs"):
+        gradtx.named_chain((A, "a"))
+
+
+def test_a_state_of_another_chain_is_refused():
+    with pytest.raises(ValueError, match="chain of 2 transformations needs a state of 2 parts"):
+        gradtx.chain(A, B).update(GRADS, gradtx.chain(A, B, C).init(PARAMS))
+    with pytest.raises(ValueError, match="needs a state of 2 parts"):
+        gradtx.chain(A, B).update(GRADS, 3)
+
+
+class ChainVariants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_step(self):
+        tx = gradtx.chain(A, B, C)
+        params, state = self.variant(tx.step)(GRADS, tx.init(PARAMS), PARAMS)
+        chex.assert_trees_all_close(params, run(tx, steps=1)[0], rtol=1e-6)
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(PARAMS))
+        chex.assert_tree_all_finite((params, state))

@@ -1,0 +1,136 @@
+import flax.core
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradtx.core.leaf import (
+    full_like,
+    is_optimised,
+    map_leaves,
+    match,
+    narrow,
+    wide_dtype,
+    widen,
+    zeros_like,
+)
+
+HALF = jnp.ones(2, jnp.bfloat16)
+
+
+def add_rule(u, *others, c=0.0):
+    return u + sum(others) + c
+
+
+def slot_rule(u, v, *, c):
+    return u * c, v + u
+
+
+def dtype_rule(u, v, w, *, c):
+    assert u.dtype == v.dtype == w.dtype == getattr(c, "dtype", u.dtype)
+    return u, v, w
+
+
+@pytest.mark.parametrize(
+    "leaf, expected",
+    [
+        (1.0, True),
+        (jnp.ones(2), True),
+        (np.ones(2), True),
+        (HALF, True),
+        (1j, True),
+        (jax.ShapeDtypeStruct((2,), jnp.float16), True),
+        (None, False),
+        (3, False),
+        (True, False),
+        ("name", False),
+        (jnp.arange(2), False),
+        (np.zeros(2, jax.dtypes.float0), False),
+        (jax.random.key(0), False),
+        (jnp.sin, False),
+    ],
+)
+def test_what_is_optimised(leaf, expected):
+    assert is_optimised(leaf) is expected
+
+
+def test_one_tree_per_result():
+    tree = {"a": jnp.ones(2), "b": None}
+    assert map_leaves(add_rule, tree, reads=(tree,))["b"] is None
+    updates, slot = map_leaves(slot_rule, tree, tree, c=3.0)
+    np.testing.assert_array_equal(updates["a"], 3.0)
+    np.testing.assert_array_equal(slot["a"], 2.0)
+
+
+@pytest.mark.parametrize("empty", [{}, [], (), None, {"a": None}, {"a": 3}])
+def test_trees_without_arrays(empty):
+    assert map_leaves(add_rule, empty, reads=(empty,)) == empty
+    assert map_leaves(slot_rule, empty, empty, c=1.0) == (empty, empty)
+
+
+def test_python_numbers_are_constants_and_arrays_operands():
+    kinds = []
+
+    def rule(u, *, number, array, count):
+        kinds.append((number, array, count))
+        return u
+
+    map_leaves(rule, jnp.ones(2), number=0.999, array=jnp.float32(0.1), count=jnp.int32(3))
+    number, array, count = kinds[0]
+    assert number == 0.999 and type(number) is float
+    assert isinstance(array, jax.core.Tracer) and count.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("scalar", [np.float64(0.5), np.float32(0.5), jnp.float32(0.5), 0.5, 1])
+def test_any_kind_of_scalar(scalar):
+    assert map_leaves(add_rule, HALF, c=scalar).dtype == jnp.float32
+
+
+def test_precision_is_common_and_slots_keep_theirs(x64):
+    u, v, w = jnp.ones(2, jnp.float32), HALF, jnp.ones(2, jnp.float64)
+    new_u, new_v, new_w = map_leaves(dtype_rule, u, v, w, c=jnp.float32(1.0))
+    assert (new_u.dtype, new_v.dtype, new_w.dtype) == (jnp.float64, jnp.bfloat16, jnp.float64)
+
+
+def test_results_are_not_weakly_typed():
+    assert not map_leaves(add_rule, 1.0).weak_type
+
+
+def test_containers_may_differ_but_paths_may_not():
+    tree = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    assert len(match(tree, flax.core.freeze(tree), "x", "y")) == 2
+    with pytest.raises(ValueError, match=r"x has \['b'\] and y does not; y has \['c'\] and x"):
+        match(tree, {"a": jnp.ones(2), "c": jnp.ones(3)}, "x", "y")
+    with pytest.raises(ValueError, match=r"x\['b'\] has shape \(3,\), but in y .* \(2,\)"):
+        match(tree, {"a": jnp.ones(2), "b": jnp.ones(2)}, "x", "y")
+
+
+def test_shapes_are_never_broadcast():
+    with pytest.raises(ValueError, match=r"shape \(2, 3\)"):
+        map_leaves(slot_rule, jnp.ones((2, 3)), jnp.ones(3), c=1.0)
+
+
+def test_widen_and_narrow():
+    tree = {"a": HALF, "b": jnp.arange(2), "c": None, "d": 1.0, "e": jnp.ones(2)}
+    wide = widen(tree)
+    assert wide["a"].dtype == jnp.float32
+    assert wide["b"] is tree["b"] and wide["e"] is tree["e"] and wide["d"] == 1.0
+    back = narrow(wide, like=tree)
+    assert back["a"].dtype == jnp.bfloat16 and back["e"] is tree["e"]
+    struct = widen(jax.ShapeDtypeStruct((2,), jnp.float16))
+    assert struct.dtype == jnp.float32
+    assert [wide_dtype(jnp.dtype(d)) for d in ("float8_e4m3fn", "float64")] == [
+        jnp.float32,
+        jnp.dtype("float64"),
+    ]
+
+
+def test_slots():
+    params = {"h": HALF, "c": jnp.ones(2, jnp.complex64), "i": jnp.arange(3), "n": None, "f": 1.0}
+    slot = zeros_like(params)
+    assert slot["h"].dtype == jnp.float32 and slot["c"].dtype == jnp.complex64
+    assert slot["i"] is None and slot["n"] is None and slot["f"].shape == ()
+    assert zeros_like(params, real=True)["c"].dtype == jnp.float32
+    narrow_slot = full_like(params, 0.5, jnp.dtype("bfloat16"))
+    assert narrow_slot["h"].dtype == jnp.bfloat16 and narrow_slot["c"].dtype == jnp.complex64
+    assert float(narrow_slot["f"]) == 0.5 and not narrow_slot["f"].weak_type

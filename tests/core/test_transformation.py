@@ -1,0 +1,147 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+
+PARAMS = {"w": jnp.asarray([1.0, 2.0]), "b": jnp.asarray([3.0])}
+GRADS = {"w": jnp.asarray([0.5, -0.5]), "b": jnp.asarray([1.0])}
+
+
+def halve(updates, state, params=None):
+    return jax.tree.map(lambda u: 0.5 * u, updates), state + 1
+
+
+def test_unpacks_into_its_pair():
+    init, update = gradtx.sgd(0.1)
+    updates, _ = update(GRADS, init(PARAMS))
+    np.testing.assert_allclose(updates["b"], -0.1)
+
+
+def test_from_two_functions():
+    tx = gradtx.GradientTransformation(lambda params: jnp.int32(0), halve)
+    assert tx == gradtx.GradientTransformation(init=tx.init_fn, update=halve)
+    assert isinstance(tx, gradtx.GradientTransformation)
+    assert gradtx.GradientTransformationExtraArgs is gradtx.GradientTransformation
+    updates, state = tx.update(GRADS, tx.init(PARAMS))
+    assert float(updates["b"][0]) == 0.5 and int(state) == 1
+    assert "halve" in repr(tx)
+    updates, state = gradtx.chain(tx, tx).update(GRADS, (state, state), PARAMS, unknown=1)
+    assert float(updates["b"][0]) == 0.25
+
+
+@pytest.mark.parametrize("init, update", [(None, halve), (halve, 3)])
+def test_two_functions_must_be_functions(init, update):
+    with pytest.raises(TypeError, match="must be a function"):
+        gradtx.GradientTransformation(init, update)
+
+
+def test_functions_see_float32_and_no_other_leaves():
+    seen = {}
+
+    def update(updates, state, params=None):
+        seen.update(updates=updates, params=params)
+        return updates, state
+
+    tx = gradtx.GradientTransformation(lambda params: (), update)
+    params = {"half": jnp.ones(2, jnp.bfloat16), "step": jnp.arange(2), "none": None}
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert seen["updates"]["half"].dtype == seen["params"]["half"].dtype == jnp.float32
+    assert seen["updates"]["step"] is None
+    assert updates["half"].dtype == jnp.bfloat16 and updates["step"] is params["step"]
+
+
+def test_a_function_that_changes_the_structure_is_told():
+    tx = gradtx.stateless(lambda updates, params: updates["w"])
+    with pytest.raises(ValueError, match="what the transformation returned"):
+        tx.update(GRADS, tx.init(PARAMS))
+
+
+def test_low_precision_updates_are_rounded_once():
+    params = jnp.ones(256, jnp.bfloat16)
+    grads = jnp.linspace(0.1, 1.0, 256, dtype=jnp.bfloat16)
+    tx = gradtx.chain(gradtx.scale(0.1), gradtx.scale(10.0), gradtx.scale(1.3))
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_array_equal(updates, (1.3 * grads.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
+def test_updates_have_the_dtype_of_params_or_else_of_gradients():
+    tx = gradtx.scale(2.0)
+    half, single = jnp.ones(2, jnp.float16), jnp.ones(2)
+    assert tx.update(single, tx.init(half), half)[0].dtype == jnp.float16
+    assert tx.update(half, tx.init(single), single)[0].dtype == jnp.float32
+    assert tx.update(half, tx.init(half))[0].dtype == jnp.float16
+
+
+@pytest.mark.parametrize("tx", [gradtx.adam(0.1), gradtx.sgd(0.1), gradtx.scale_by_adam()])
+def test_swapped_arguments(tx):
+    state = tx.init(PARAMS)
+    with pytest.raises(TypeError, match="swapped"):
+        tx.update(state, GRADS, PARAMS)
+
+
+def test_wrong_shapes_and_structures_name_the_path():
+    tx = gradtx.adam(0.1)
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match=r"updates\['w'\] has shape \(2, 2\).*\(2,\)"):
+        tx.update({**GRADS, "w": jnp.ones((2, 2))}, state)
+    with pytest.raises(ValueError, match=r"params has \['b'\] and updates does not"):
+        tx.update({"w": GRADS["w"]}, state, PARAMS)
+    with pytest.raises(ValueError, match=r"updates has \['c'\] and params does not"):
+        tx.update({**GRADS, "c": jnp.ones(1)}, state, PARAMS)
+    partial = tx.init({"w": PARAMS["w"], "b": None})
+    with pytest.raises(ValueError, match=r"updates\['b'\] is an array.*nothing there"):
+        tx.update(GRADS, partial, PARAMS)
+
+
+def test_step_is_in_place_when_donated():
+    params = {"w": jnp.ones((64, 64))}
+    tx = gradtx.adamw(1e-3)
+    state = tx.init(params)
+    step = jax.jit(lambda p, s, g: tx.step(g, s, p), donate_argnums=(0, 1))
+    memory = step.lower(params, state, params).compile().memory_analysis()
+    size = sum(x.nbytes for x in jax.tree.leaves((params, state)))
+    assert memory.alias_size_in_bytes == size
+    assert memory.temp_size_in_bytes <= 256
+
+
+def test_leaves_of_equal_shape_are_traced_once():
+    traced = []
+
+    def rule(u):
+        traced.append(u.shape)
+        return u
+
+    tree = [jnp.ones(3)] * 50 + [jnp.ones(4)] * 50
+    jax.make_jaxpr(lambda t: gradtx.map_leaves(rule, t))(tree)
+    assert sorted(traced) == [(3,), (4,)]
+
+
+def test_with_extra_args_support_refuses_what_is_no_transformation():
+    with pytest.raises(TypeError, match="expected a gradient transformation, got 3"):
+        gradtx.with_extra_args_support(3)
+    with pytest.raises(TypeError, match="expected a gradient transformation"):
+        gradtx.chain(gradtx.adam)
+
+
+def test_a_rate_as_an_array_does_not_promote():
+    params = jnp.ones(2, jnp.bfloat16)
+    for rate in (0.1, np.float32(0.1), jnp.float32(0.1), np.asarray(0.1)):
+        tx = gradtx.sgd(rate)
+        assert tx.update(params, tx.init(params))[0].dtype == jnp.bfloat16
+
+
+def test_composed_validates_at_construction_and_caches_nothing_traced():
+    with pytest.raises(ValueError, match="b2"):
+        gradtx.adam(1e-3, b2=1.0)
+    tx = gradtx.adam(0.1)
+    step = jax.jit(lambda tx, p: tx.step(p, tx.init(p), p)[0])
+    first = step(tx, PARAMS)
+    second = step(tx.replace(learning_rate=0.2), PARAMS)
+    assert not np.allclose(first["w"], second["w"])
+
+
+def test_lookahead_point_is_the_parameters_by_default():
+    tx = gradtx.chain(gradtx.adam(0.1), gradtx.masked(gradtx.sgd(0.1), True))
+    assert tx.lookahead_point(tx.init(PARAMS), PARAMS) == PARAMS

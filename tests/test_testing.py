@@ -1,0 +1,163 @@
+"""Each law goes red for a transformation that breaks it, and is green for one that does not."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx
+from gradtx.core.slot import Slot
+from gradtx.testing import LAWS, check_transformation, gradients_like
+
+PARAMS = {"w": jnp.linspace(-1.0, 1.0, 32).reshape(8, 4), "b": jnp.ones(4, jnp.bfloat16)}
+
+
+class SlotState(NamedTuple):
+    slot: Annotated[Any, Slot(nonnegative=True)]
+
+
+class Stage(gradtx.GradientTransformation):
+    rate: float = 1.0
+
+    def init(self, params):
+        return gradtx.EmptyState()
+
+    def transform(self, updates, state, params, **extra_args):
+        return updates, state
+
+
+class lists_its_leaves(Stage):
+    names: Any = ("a",)
+
+
+class negative(Stage):
+    def init(self, params):
+        return SlotState(jax.tree.map(lambda p: -jnp.ones(jnp.shape(p)), params))
+
+
+class promotes(Stage):
+    def init(self, params):
+        return SlotState(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.bfloat16), params))
+
+    def transform(self, updates, state, params, **extra_args):
+        with jax.numpy_dtype_promotion("standard"):
+            return updates, SlotState(jax.tree.map(jnp.add, state.slot, updates))
+
+
+class needs_values(Stage):
+    def init(self, params):
+        float(jnp.sum(jax.tree.leaves(params)[0]))
+        return gradtx.EmptyState()
+
+
+class aliases(Stage):
+    def init(self, params):
+        return SlotState(params)
+
+
+class knows_of_jit(Stage):
+    def transform(self, updates, state, params, **extra_args):
+        traced = isinstance(jax.tree.leaves(updates)[0], jax.core.Tracer)
+        return gradtx.map_leaves(scale_rule, updates, c=2.0 if traced else 1.0), state
+
+
+class branches_on_values(Stage):
+    def transform(self, updates, state, params, **extra_args):
+        if jax.tree.leaves(updates)[0].sum() > 0:
+            return updates, state
+        return updates, state
+
+
+class never_equal(Stage):
+    def __eq__(self, other):
+        return self is other
+
+    def __hash__(self):
+        return id(self)
+
+
+class divides_by_zero(Stage):
+    def transform(self, updates, state, params, **extra_args):
+        return gradtx.map_leaves(normalise_rule, updates), state
+
+
+class touches_everything(Stage):
+    def transform(self, updates, state, params, **extra_args):
+        return jax.tree.map(lambda u: 2 * u if hasattr(u, "dtype") else u, updates), state
+
+
+class rounds_its_rate(Stage):
+    def transform(self, updates, state, params, **extra_args):
+        return gradtx.map_leaves(scale_rule, updates, c=float(self.rate)), state
+
+
+class has_no_derivative(Stage):
+    def transform(self, updates, state, params, **extra_args):
+        return gradtx.map_leaves(nan_rule, updates), state
+
+
+class takes_anything(Stage):
+    def update(self, updates, state, params=None, **extra_args):
+        return updates, state
+
+
+def scale_rule(u, *, c):
+    return c * u
+
+
+def normalise_rule(u):
+    return u / jnp.sqrt(jnp.sum(u * u))
+
+
+def nan_rule(u):
+    return u * jnp.nan
+
+
+BREAKERS = {
+    "is_a_value": lists_its_leaves(),
+    "says_what_its_state_is": negative(),
+    "has_a_type_fixed_point": promotes(),
+    "initialises_abstractly": needs_values(),
+    "never_aliases": aliases(),
+    "is_the_same_under_jit": knows_of_jit(),
+    "scans": branches_on_values(),
+    "compiles_once": never_equal(),
+    "keeps_still_without_gradient": divides_by_zero(),
+    "passes_over_other_leaves": touches_everything(),
+    "maps_over_hyperparameters": rounds_its_rate(),
+    "differentiates": has_no_derivative(),
+    "tells_what_is_wrong": takes_anything(),
+}
+
+
+@pytest.mark.parametrize("law", BREAKERS)
+def test_a_law_goes_red(law):
+    with pytest.raises(Exception) as caught:
+        check_transformation(BREAKERS[law], PARAMS, laws=[law])
+    if isinstance(caught.value, AssertionError):
+        assert str(caught.value).startswith(f"{law}: ")
+
+
+def test_sharding_goes_red(monkeypatch):
+    """Under `jit` nothing sees the devices, so the comparison itself is broken here."""
+    real = jax.device_put
+    monkeypatch.setattr(jax, "device_put", lambda x, s: real(2 * x, s))
+    with pytest.raises(AssertionError, match="shards: "):
+        check_transformation(gradtx.sgd(0.1), PARAMS, laws=["shards"])
+
+
+def test_every_law_has_a_breaker():
+    assert set(BREAKERS) | {"shards"} == set(LAWS)
+
+
+def test_unknown_law():
+    with pytest.raises(KeyError):
+        check_transformation(gradtx.sgd(0.1), PARAMS, laws=["nonsense"])
+
+
+def test_gradients_are_reproducible_and_typed():
+    one, same = gradients_like(PARAMS), gradients_like(PARAMS)
+    assert jnp.array_equal(one["w"], same["w"]) and one["b"].dtype == jnp.bfloat16
+    assert gradients_like(PARAMS, dtype=jnp.float16)["w"].dtype == jnp.float16
+    assert not jnp.array_equal(one["w"], gradients_like(PARAMS, seed=1)["w"])
