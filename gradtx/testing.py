@@ -79,6 +79,7 @@ def is_a_value(tx: GradientTransformation, params: Any, grads: Any) -> None:
     del params, grads
     init, update = tx
     assert init == tx.init and update == tx.update, "it does not unpack into (init, update)"
+    treedef: Any
     leaves, treedef = jax.tree.flatten(tx)
     copy = jax.tree.unflatten(treedef, leaves)
     assert copy == tx and hash(copy) == hash(tx), "flattening and unflattening changes it"
@@ -107,7 +108,8 @@ def says_what_its_state_is(tx: GradientTransformation, params: Any, grads: Any) 
         if not is_state(state):
             assert not type(state).__module__.startswith("gradtx"), f"{state} is not annotated"
             return
-        for name, kind in kinds(type(state)).items():
+        state_type: Any = type(state)
+        for name, kind in kinds(state_type).items():
             value = getattr(state, name)
             if isinstance(kind, Slot):
                 found = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
@@ -198,26 +200,27 @@ def scans(tx: GradientTransformation, params: Any, grads: Any) -> None:
 
 
 def compiles_once(tx: GradientTransformation, params: Any, grads: Any) -> None:
-    """Three steps are one compilation; so are equal configurations, and changed numbers."""
+    """Three steps are one trace; so are equal configurations, and changed numbers."""
     params, grads = _only(params), _only(grads)
     leaves, treedef = jax.tree.flatten(tx)
+    traced: list[str] = []
 
-    def step(tx: GradientTransformation, state: Any, params: Any) -> Any:
+    def step(tx: GradientTransformation, state: Any, params: Any, how: str) -> Any:
+        traced.append(how)
         return tx.step(grads, state, params)
 
-    static_step = jax.jit(lambda tx, state, params: step(tx, state, params), static_argnums=0)
+    static_step = jax.jit(step, static_argnames=("tx", "how"))
     moved, state = params, tx.init(params)
     for _ in range(3):
-        moved, state = static_step(tx, state, moved)
-    static_step(jax.tree.unflatten(treedef, leaves), state, moved)
-    size = static_step._cache_size()
-    assert size == 1, f"equal configurations compiled {size} times"
-    traced_step = jax.jit(step)
-    traced_step(tx, state, params)
+        moved, state = static_step(tx=tx, state=state, params=moved, how="static")
+    copy = jax.tree.unflatten(treedef, leaves)
+    static_step(tx=copy, state=state, params=moved, how="static")
+    assert traced == ["static"], f"equal configurations were traced {len(traced)} times"
+    traced_step = jax.jit(step, static_argnames="how")
     halved = [0.5 * leaf if isinstance(leaf, float) else leaf for leaf in leaves]
-    traced_step(jax.tree.unflatten(treedef, halved), state, params)
-    size = traced_step._cache_size()
-    assert size == 1, f"two values of the hyperparameters compiled {size} times"
+    for one in (tx, jax.tree.unflatten(treedef, halved)):
+        traced_step(tx=one, state=state, params=params, how="traced")
+    assert traced == ["static", "traced"], "changed hyperparameters were traced again"
 
 
 def keeps_still_without_gradient(tx: GradientTransformation, params: Any, grads: Any) -> None:
@@ -264,12 +267,15 @@ def shards(tx: GradientTransformation, params: Any, grads: Any) -> None:
     params, grads = _only(params), _only(grads)
     devices = jax.devices()
     mesh = jax.sharding.Mesh(np.asarray(devices), ("shards",))
+    split, whole = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))  # type: ignore[no-untyped-call]
+        for axes in (("shards",), ())
+    )
 
     def place(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
         divisible = leaf.ndim > 0 and leaf.shape[0] > 0 and leaf.shape[0] % len(devices) == 0
-        spec = jax.sharding.PartitionSpec(*(["shards"] if divisible else []))
-        return jax.device_put(leaf, jax.sharding.NamedSharding(mesh, spec))
+        return jax.device_put(leaf, split if divisible else whole)
 
     step = jax.jit(tx.step)
     sharded = jax.tree.map(place, params)
@@ -372,13 +378,15 @@ def _dtypes(tree: Any) -> list[Any]:
 
 
 def _assert_equal(actual: Any, expected: Any, message: str) -> None:
-    assert jax.tree.structure(actual) == jax.tree.structure(expected), message
+    structures: list[Any] = [jax.tree.structure(actual), jax.tree.structure(expected)]
+    assert structures[0] == structures[1], message
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         if not is_optimised(e):
             assert np.array_equal(a, e), f"{message}: {a} against {e}"
             continue
         # A few roundings of the narrower of the leaf's dtype and float32.
-        tolerance = 8 * max(float(jnp.finfo(a.dtype).eps), float(jnp.finfo(jnp.float32).eps))
+        epsilons = [float(jnp.finfo(d).eps) for d in (a.dtype, np.float32)]  # type: ignore[no-untyped-call]
+        tolerance = 8 * max(epsilons)
         wide = np.complex128 if jnp.iscomplexobj(e) else np.float64
         a, e = np.asarray(a).astype(wide), np.asarray(e).astype(wide)
         np.testing.assert_allclose(

@@ -6,7 +6,6 @@
 Every mutant is applied to a temporary copy of the repository; the repository is not touched.
 """
 
-import collections
 import concurrent.futures
 import pathlib
 import shutil
@@ -355,27 +354,35 @@ MUTANTS = {
 }  # fmt: skip
 
 
-def killed(name, begin="", old="", new=""):
+def snapshot(place):
+    for part in ("gradtx", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "lab")
+        shutil.copytree(ROOT / part, place / part, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", place)
+
+
+def mutated(text, name, begin, old, new):
+    start = text.find(begin)
+    at = text.find(old, start)
+    if start < 0 or at < 0:
+        raise LookupError(f"{name}: no {old!r} after {begin!r}")
+    return text[:at] + new + text[at + len(old) :]
+
+
+def killed(original, name, *mutant):
     """Whether the mirrored tests fail on the mutant; an error that is no test failure raises."""
     folder, module = name.split("/")
     with tempfile.TemporaryDirectory() as place:
-        copy = pathlib.Path(place)
-        for part in ("gradtx", "tests"):
-            ignored = shutil.ignore_patterns("__pycache__", "lab")
-            shutil.copytree(ROOT / part, copy / part, ignore=ignored)
-        shutil.copy(ROOT / "pyproject.toml", copy)
+        copy = pathlib.Path(place) / "copy"
+        shutil.copytree(original, copy)
         source = copy / "gradtx" / f"{name}.py"
-        text = source.read_text()
-        start = text.find(begin)
-        at = text.find(old, start)
-        if start < 0 or at < 0:
-            raise LookupError(f"{name}: no {old!r} after {begin!r}")
-        source.write_text(text[:at] + new + text[at + len(old) :])
+        if mutant:
+            source.write_text(mutated(source.read_text(), name, *mutant))
         tests = f"tests/{folder}/test_{module}.py"
         command = [sys.executable, "-m", "pytest", tests, "-x", "-q", "-p", "no:cacheprovider"]
         result = subprocess.run(command, cwd=copy, capture_output=True, text=True)
         if result.returncode not in (0, 1):
-            raise RuntimeError(f"{name}: {old!r} -> {new!r}\n{result.stdout}{result.stderr}")
+            raise RuntimeError(f"{name}: {mutant}\n{result.stdout}{result.stderr}")
         return result.returncode == 1
 
 
@@ -386,20 +393,26 @@ def main(words):
         if not words or name.split("/")[1] in words
         for mutant in mutants
     ]
-    survived = collections.Counter()
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for name, red in zip(MUTANTS, pool.map(killed, MUTANTS), strict=True):
+    for name, *mutant in chosen:
+        mutated((ROOT / "gradtx" / f"{name}.py").read_text(), name, *mutant)
+    survived = 0
+    with (
+        tempfile.TemporaryDirectory() as place,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
+        original = pathlib.Path(place)
+        snapshot(original)
+        names = dict.fromkeys(name for name, *_ in chosen)
+        for name, red in zip(names, pool.map(lambda n: killed(original, n), names), strict=True):
             if red:
                 raise RuntimeError(f"the tests of {name} fail without a mutant")
-        for mutant, dead in zip(chosen, pool.map(lambda m: killed(*m), chosen), strict=True):
-            name, begin, old, new = mutant
-            survived[name] += not dead
-            print(
-                f"{'killed  ' if dead else 'SURVIVED'} {name} {begin}: {old!r} -> {new!r}",
-                flush=True,
-            )
-    print(f"{len(chosen)} mutants, {survived.total()} survived")
-    return survived.total() > 0
+        results = pool.map(lambda mutant: killed(original, *mutant), chosen)
+        for (name, begin, old, new), dead in zip(chosen, results, strict=True):
+            survived += not dead
+            verdict = "killed  " if dead else "SURVIVED"
+            print(f"{verdict} {name} {begin}: {old!r} -> {new!r}", flush=True)
+    print(f"{len(chosen)} mutants, {survived} survived")
+    return survived > 0
 
 
 if __name__ == "__main__":

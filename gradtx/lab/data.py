@@ -122,7 +122,7 @@ def full_batch(size: int) -> Batch:
 
 def take(examples: Any, batch: Batch) -> Any:
     """The examples of a batch: a pytree like `examples`, its first axis now the batch's."""
-    return jax.tree.map(lambda array: array[batch.indices], examples)
+    return jax.tree.map(lambda array: jnp.asarray(array)[batch.indices], examples)
 
 
 def weighted_mean(values: jax.Array, batch: Batch) -> jax.Array:

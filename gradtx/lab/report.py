@@ -128,7 +128,7 @@ def write_page(folder: pathlib.Path, setting: Setting, results: Sequence[Result]
 
 def _row(result: Result) -> list[str]:
     best = result.best
-    cost = [f"{result.state_bytes_per_parameter:.2f}", f"{result.seconds_per_step * 1e3:.2f}"]
+    cost = [f"{result.state_bytes_per_parameter:.2f}", f"{result.seconds_per_step * 1e3:.2g}"]
     if best is None:
         return [result.label, "diverged", _NOTHING, _NOTHING, _NOTHING, *cost]
     return [

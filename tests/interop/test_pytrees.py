@@ -46,5 +46,5 @@ def test_laws_hold(tx, tree):
 def test_python_floats():
     tx = gradtx.adam(0.1)
     params = {"x": 1.0}
-    params, state = tx.step({"x": 0.5}, tx.init(params), params)
+    params, _ = tx.step({"x": 0.5}, tx.init(params), params)
     assert abs(float(params["x"]) - 0.9) < 1e-6

@@ -10,6 +10,7 @@ from hypothesis import given
 
 import gradtx
 from gradtx import constant_schedule, linear_schedule, polynomial_schedule
+from gradtx.schedules.polynomial import remaining
 from tests.oracles import few
 from tests.schedules.common import check_falling_per_step, check_optax, check_value, check_values
 
@@ -61,6 +62,12 @@ def test_ends_are_exact(init, end, steps):
 def test_ends_far_apart():
     assert linear_schedule(1e-8, 1.0, 10)(0) == np.float32(1e-8)
     assert linear_schedule(1.0, 1e-8, 10)(10) == np.float32(1e-8)
+
+
+def test_fraction_that_remains():
+    fractions = [float(remaining(t, 4, 2)) for t in range(8)]
+    assert fractions == [1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert [float(remaining(t, 0, 2)) for t in range(4)] == [1.0, 1.0, 0.0, 0.0]
 
 
 def test_phases_of_no_steps_and_of_one():

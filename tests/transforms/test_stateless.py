@@ -45,3 +45,15 @@ def test_stateless():
 
 def test_stateless_compares_by_function():
     assert gradtx.stateless(max) == gradtx.stateless(max) != gradtx.stateless(min)
+
+
+def test_stateless_sees_none_for_leaves_that_are_not_optimised():
+    def negated(updates, params):
+        assert updates["n"] is None and params["n"] is None
+        return jax.tree.map(jnp.negative, updates)
+
+    tx = gradtx.stateless(negated)
+    tree = {"a": jnp.ones(2), "n": 3}
+    out, _ = tx.update(tree, tx.init(tree), tree)
+    np.testing.assert_array_equal(out["a"], -1.0)
+    assert out["n"] == 3
