@@ -177,13 +177,6 @@ def test_dtypes(make, argument):
         (lambda: gradtx.stateless(0.1), TypeError, "f must"),
         (lambda: gradtx.add_decayed_weights(0.1, {"w": 1.0}), TypeError, r"mask\['w'\]"),
         (lambda: gradtx.adamw(0.1, mask={"w": "yes"}), TypeError, r"mask\['w'\]"),
-        (lambda: gradtx.join_schedules([max, 0.1], [5]), TypeError, "callable"),
-        (lambda: gradtx.join_schedules([max, min], []), ValueError, "boundaries"),
-        (lambda: gradtx.join_schedules([max, min], [1, 2]), ValueError, "boundaries"),
-        (lambda: gradtx.join_schedules([], []), ValueError, "schedules"),
-        (lambda: gradtx.join_schedules([max, min, max], [5, 4]), ValueError, r"boundaries\[1\]"),
-        (lambda: gradtx.join_schedules([max, min], [-1]), ValueError, r"boundaries\[0\]"),
-        (lambda: gradtx.join_schedules([max, min], [1.5]), ValueError, r"boundaries\[0\]"),
         (
             lambda: gradtx.piecewise_interpolate_schedule("cubic", 1.0),
             ValueError,
