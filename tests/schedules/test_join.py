@@ -84,3 +84,10 @@ def test_values():
 def test_errors(phases, boundaries, error, words):
     with pytest.raises(error, match=words):
         join_schedules(phases, boundaries)
+
+
+def test_boundaries_of_any_kind_of_number_are_the_same():
+    schedules = [gradtx.constant_schedule(1.0), gradtx.constant_schedule(2.0)]
+    plain = gradtx.join_schedules(schedules, [3])
+    assert plain == gradtx.join_schedules(schedules, np.array([3]))
+    assert plain == gradtx.join_schedules(schedules, [3.0])

@@ -96,3 +96,10 @@ def test_a_piece_of_no_steps_has_a_gradient(kind):
         return piecewise_interpolate_schedule(kind, init, {0: 0.5, 10: 0.5})(10)
 
     assert jax.grad(at)(1.0) == 0.25
+
+
+def test_pieces_of_any_kind_of_number_are_the_same():
+    plain = gradtx.piecewise_constant_schedule(1.0, {10: 1.0})
+    assert plain == gradtx.piecewise_constant_schedule(1.0, {10.0: 1})
+    with pytest.raises(TypeError, match="boundaries_and_scales must be a dict"):
+        gradtx.piecewise_constant_schedule(1.0, [(10, 1.0)])
