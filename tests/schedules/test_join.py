@@ -87,7 +87,7 @@ def test_errors(phases, boundaries, error, words):
 
 
 def test_boundaries_of_any_kind_of_number_are_the_same():
-    schedules = [gradtx.constant_schedule(1.0), gradtx.constant_schedule(2.0)]
-    plain = gradtx.join_schedules(schedules, [3])
-    assert plain == gradtx.join_schedules(schedules, np.array([3]))
-    assert plain == gradtx.join_schedules(schedules, [3.0])
+    schedules = [constant_schedule(1.0), constant_schedule(2.0)]
+    plain = join_schedules(schedules, [3])
+    assert plain == join_schedules(schedules, np.array([3]))
+    assert plain == join_schedules(schedules, [3.0])

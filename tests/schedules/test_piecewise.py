@@ -99,7 +99,7 @@ def test_a_piece_of_no_steps_has_a_gradient(kind):
 
 
 def test_pieces_of_any_kind_of_number_are_the_same():
-    plain = gradtx.piecewise_constant_schedule(1.0, {10: 1.0})
-    assert plain == gradtx.piecewise_constant_schedule(1.0, {10.0: 1})
+    plain = piecewise_constant_schedule(1.0, {10: 1.0})
+    assert plain == piecewise_constant_schedule(1.0, {10.0: 1})
     with pytest.raises(TypeError, match="boundaries_and_scales must be a dict"):
-        gradtx.piecewise_constant_schedule(1.0, [(10, 1.0)])
+        piecewise_constant_schedule(1.0, [(10, 1.0)])
