@@ -8,6 +8,7 @@ runs all of `LAWS` and raises an `AssertionError` that names the law which does 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +21,7 @@ from gradtx.core.compose import chain
 from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import Slot, is_state, kinds
 from gradtx.core.transformation import EmptyState, GradientTransformation
-from gradtx.core.value import is_plain_callable
+from gradtx.core.value import Value, is_plain_callable
 from gradtx.transforms.scale import scale
 
 Law = Callable[[GradientTransformation, Any, Any], None]
@@ -48,7 +49,7 @@ def check_transformation(
         law = LAWS[name]
         try:
             law(tx, params, grads)
-        except AssertionError as error:
+        except Exception as error:
             raise AssertionError(f"{name}: {tx}: {error}") from error
 
 
@@ -87,7 +88,7 @@ def is_a_value(tx: GradientTransformation, params: Any, grads: Any) -> None:
     assert all(isinstance(leaf, int | float) or hasattr(leaf, "dtype") for leaf in leaves), (
         f"a leaf is not a number: {leaves}"
     )
-    if not any(map(is_plain_callable, jax.tree.leaves(vars(tx)))):
+    if all(map(_is_importable, _functions_in(tx))):
         assert pickle.loads(pickle.dumps(tx)) == tx, "pickling changes it"
 
 
@@ -287,6 +288,34 @@ def shards(tx: GradientTransformation, params: Any, grads: Any) -> None:
     _assert_equal(sharded_state, state, "the state of sharded parameters differs")
 
 
+def keeps_explicit_shardings(tx: GradientTransformation, params: Any, grads: Any) -> None:
+    """On a mesh with explicit axes, `init` and `step` keep each parameter's sharding."""
+    params, grads = _only(params), _only(grads)
+    explicit = jax.sharding.AxisType.Explicit
+    mesh = jax.make_mesh((jax.device_count(),), ("shards",), axis_types=(explicit,))
+    spec: Any = jax.sharding.PartitionSpec
+
+    def place(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        divisible = leaf.ndim > 0 and leaf.shape[0] > 0 and leaf.shape[0] % mesh.size == 0
+        return jax.device_put(leaf, spec(*(["shards"] if divisible else [])))
+
+    def run(params: Any, grads: Any) -> Any:
+        def body(carry: Any, _: None) -> tuple[Any, None]:
+            return tx.step(grads, carry[1], carry[0]), None
+
+        return jax.lax.scan(body, (params, tx.init(params)), length=2)[0]
+
+    expected = jax.jit(run)(params, grads)
+    with jax.set_mesh(mesh):
+        sharded = jax.tree.map(place, params)
+        actual = jax.jit(run)(sharded, jax.tree.map(place, grads))
+    for before, after in zip(*map(jax.tree.leaves, (sharded, actual[0])), strict=True):
+        kept = after.sharding.is_equivalent_to(before.sharding, before.ndim)
+        assert kept, f"{before.sharding} became {after.sharding}"
+    _assert_equal(actual, expected, "steps on an explicit mesh differ")
+
+
 def maps_over_hyperparameters(tx: GradientTransformation, params: Any, grads: Any) -> None:
     """`vmap` over every numeric hyperparameter gives what each value gives on its own."""
     params, grads = _only(params), _only(grads)
@@ -355,11 +384,27 @@ LAWS: dict[str, Law] = {
         keeps_still_without_gradient,
         passes_over_other_leaves,
         shards,
+        keeps_explicit_shardings,
         maps_over_hyperparameters,
         differentiates,
         tells_what_is_wrong,
     )
 }
+
+
+def _functions_in(x: Any) -> list[Any]:
+    """The types and functions that pickling `x` has to find by name."""
+    if isinstance(x, Value):
+        fields = (getattr(x, name) for name in (*x._children, *x._statics))
+        return [type(x), *(f for field in fields for f in _functions_in(field))]
+    leaves = jax.tree.leaves(x, is_leaf=lambda node: isinstance(node, Value))
+    functions = [leaf for leaf in leaves if is_plain_callable(leaf)]
+    return functions + [f for y in leaves if isinstance(y, Value) for f in _functions_in(y)]
+
+
+def _is_importable(function: Any) -> bool:
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    return getattr(module, getattr(function, "__qualname__", ""), None) is function
 
 
 def _only(tree: Any) -> Any:

@@ -29,7 +29,12 @@ class chain(GradientTransformation):
     transforms: tuple[GradientTransformation, ...]
 
     def __init__(self, *transforms: Any) -> None:
-        object.__setattr__(self, "transforms", tuple(map(as_transformation, transforms)))
+        object.__setattr__(self, "transforms", transforms)
+        self.validate()
+
+    def validate(self) -> None:
+        transforms = tuple(map(as_transformation, self.transforms))
+        object.__setattr__(self, "transforms", transforms)
 
     def init(self, params: Params) -> State:
         return tuple(tx.init(params) for tx in self.transforms)
@@ -75,12 +80,20 @@ class named_chain(GradientTransformation):
         for pair in transforms:
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise TypeError(f"named_chain takes (name, transformation) pairs, got {pair!r}")
-        names = tuple(name for name, _ in transforms)
+        object.__setattr__(self, "names", tuple(name for name, _ in transforms))
+        object.__setattr__(self, "transforms", tuple(tx for _, tx in transforms))
+        self.validate()
+
+    def validate(self) -> None:
+        names = tuple(self.names)
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"names must be unique, but {name!r} stands twice")
+        transforms = chain(*self.transforms).transforms
+        if len(names) != len(transforms):
+            raise ValueError(f"{len(transforms)} transformations need as many names, got {names}")
         object.__setattr__(self, "names", names)
-        object.__setattr__(self, "transforms", chain(*(tx for _, tx in transforms)).transforms)
+        object.__setattr__(self, "transforms", transforms)
 
     def init(self, params: Params) -> State:
         return self._named(chain(*self.transforms).init(params))

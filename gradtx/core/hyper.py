@@ -40,6 +40,14 @@ def as_float(count: ArrayLike) -> jax.Array:
     return jnp.asarray(count, dtype=jnp.result_type(float))
 
 
+def as_count(count: ArrayLike) -> jax.Array:
+    """`count` as a signed integer, so that differences of counts may be negative."""
+    array = jnp.asarray(count)
+    if not jnp.issubdtype(array.dtype, jnp.unsignedinteger):
+        return array
+    return jnp.minimum(array, jnp.asarray(2**31 - 1, array.dtype)).astype(jnp.int32)
+
+
 def check_number(
     name: str,
     value: Any,
@@ -65,6 +73,11 @@ def check_number(
     real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
     if not real:
         raise TypeError(f"{name} must be a real number, got {value!r}")
+    if array.ndim:
+        raise ValueError(
+            f"{name} must be a single number, got an array of shape {array.shape}; "
+            "use jax.vmap to run a batch of them"
+        )
     above = array > low if open_low else array >= low
     below = array < high if open_high else array <= high
     if not np.all(above & below & np.isfinite(array)):

@@ -155,6 +155,15 @@ def match(tree: Any, other: Any, name: str, other_name: str) -> list[Any]:
     return other_leaves
 
 
+def as_operand(value: Any) -> Any:
+    """Keeps a Python number from being a constant of the compiled rule.
+
+    For rates and bounds that a rule only multiplies or compares by: an eager loop that
+    changes them every step then compiles once. A rule that forms `1 - b` wants the constant.
+    """
+    return np.float64(value) if type(value) in (int, float) else value
+
+
 def path_of(tree: Any, index: int) -> str:
     """The path of the leaf with this index, as it would be written in Python."""
     return _paths(tree)[index]
@@ -255,8 +264,9 @@ def full_like(params: Params, fill_value: Any, dtype: Any = None, *, real: bool 
         if real:
             own = _real_dtype(own)
         if dtype is not None and not np.issubdtype(own, np.complexfloating):
-            own = dtype
-        return jnp.full_like(leaf, fill_value, dtype=own, shape=np.shape(leaf))
+            own = jax.dtypes.canonicalize_dtype(dtype)
+        # Without a shape of its own, so that the slot takes over the leaf's sharding.
+        return jnp.full_like(leaf, fill_value, dtype=own)
 
     return jax.tree.map(fill, params)
 

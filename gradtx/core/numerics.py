@@ -54,7 +54,8 @@ def global_norm(updates: Updates) -> jax.Array:
     """sqrt(sum of |u|^2 over all optimised leaves); shape (), float32 or wider.
 
     The squares are summed in float32 or wider whatever the leaves' dtypes, so that float16
-    leaves do not overflow. An empty tree has norm 0.
+    leaves do not overflow; in float32 a norm above 1.8e19 is inf. An empty tree has norm 0, and
+    integer leaves do not count.
 
     >>> float(global_norm({"a": jnp.asarray([3.0]), "b": jnp.asarray([4.0])}))
     5.0

@@ -53,10 +53,13 @@ class masked(GradientTransformation):
 
     def validate(self) -> None:
         object.__setattr__(self, "inner", as_transformation(self.inner))
-        if not is_plain_callable(self.mask):
-            _check_mask(self.mask)
+        if not _is_function(self.mask):
+            object.__setattr__(self, "mask", _checked(self.mask))
 
     def init(self, params: Params) -> State:
+        if not jax.tree.leaves(params, is_leaf=lambda x: x is None):
+            # Nothing to mask: an empty tree, or the placeholder of optax.tree_map_params.
+            return MaskedState(self.inner.init(params))
         return MaskedState(self.inner.init(_select(self._mask_of(params), params)))
 
     def transform(
@@ -85,21 +88,31 @@ class masked(GradientTransformation):
         return merged
 
     def _mask_of(self, params: Params) -> Any:
-        if not is_plain_callable(self.mask):
-            return self.mask
-        mask = self.mask(params)
-        _check_mask(mask)
-        return mask
+        return _checked(self.mask(params)) if _is_function(self.mask) else self.mask
+
+
+def _is_function(mask: Any) -> bool:
+    return is_plain_callable(mask) or isinstance(mask, jax.tree_util.Partial)
 
 
 def _select(mask: Any, tree: Any) -> Any:
-    return jax.tree.map(lambda m, subtree: subtree if m else MaskedNode(), mask, tree)
+    try:
+        return jax.tree.map(lambda m, subtree: subtree if m else MaskedNode(), mask, tree)
+    except ValueError as error:
+        raise ValueError(
+            f"the mask must have the structure of the parameters, or a prefix of it: {error}"
+        ) from error
 
 
-def _check_mask(mask: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
-        if not isinstance(leaf, bool) and getattr(leaf, "dtype", None) != np.bool_:
+def _checked(mask: Any) -> Any:
+    def check(path: Any, leaf: Any) -> bool:
+        if not isinstance(leaf, bool) and not (
+            getattr(leaf, "dtype", None) == np.bool_ and leaf.shape == ()
+        ):
             raise TypeError(
                 f"mask{jax.tree_util.keystr(path)} must be a boolean, got {leaf!r}; "
                 "a mask is a tree of booleans or a function that returns one"
             )
+        return bool(leaf)
+
+    return jax.tree_util.tree_map_with_path(check, mask)

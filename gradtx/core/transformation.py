@@ -7,10 +7,20 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
+import jax
+
 from gradtx.core.apply import apply_updates
-from gradtx.core.leaf import match, narrow, optimised_only, widen, with_others_of
+from gradtx.core.leaf import (
+    is_optimised,
+    match,
+    narrow,
+    optimised_only,
+    path_of,
+    widen,
+    with_others_of,
+)
 from gradtx.core.slot import Params, State, Updates, is_state
-from gradtx.core.value import Value, static
+from gradtx.core.value import Value, show, static
 
 
 class EmptyState(NamedTuple):
@@ -61,7 +71,9 @@ class GradientTransformation(Value):
 
         Combinators call this, so that nothing is rounded between stages; users call `update`.
         """
-        raise NotImplementedError  # abstract
+        if type(self).update is GradientTransformation.update:
+            raise TypeError(f"{type(self).__name__} defines neither transform nor update")
+        return self.update(updates, state, params, **extra_args)
 
     def update(
         self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any
@@ -88,7 +100,7 @@ class GradientTransformation(Value):
                 "are updates and state swapped?"
             )
         if params is not None:
-            match(updates, params, "updates", "params")
+            _check_gradients(updates, state, params)
         new_updates, new_state = self.transform(widen(updates), state, params, **extra_args)
         return narrow(new_updates, like=updates if params is None else params), new_state
 
@@ -168,8 +180,21 @@ class _Pair(GradientTransformation):
         return with_others_of(updates, new), state
 
     def __repr__(self) -> str:
-        init, update = (f.__qualname__ for f in (self.init_fn, self.update_fn))
-        return f"GradientTransformation({init}, {update})"
+        return f"GradientTransformation({show(self.init_fn)}, {show(self.update_fn)})"
+
+
+def _check_gradients(updates: Updates, state: State, params: Params) -> None:
+    swapped: tuple[Any, ...] = tuple(map(jax.tree.structure, (updates, state, params)))
+    if swapped[0] != swapped[2] and swapped[1] == swapped[2]:
+        raise TypeError("update(updates, state, params): are updates and state swapped?")
+    leaves = jax.tree.leaves(updates, is_leaf=lambda x: x is None)
+    for i, param in enumerate(match(updates, params, "updates", "params")):
+        dtype = getattr(leaves[i], "dtype", None)
+        if is_optimised(param) and dtype is not None and not is_optimised(leaves[i]):
+            raise ValueError(
+                f"updates{path_of(updates, i)} has dtype {dtype}, but its parameter is "
+                "optimised: a gradient must be inexact, or None"
+            )
 
 
 def _accepted_keywords(function: Callable[..., Any]) -> set[str] | None:
@@ -221,7 +246,9 @@ class Composed(GradientTransformation):
 
     @functools.cached_property
     def _composition(self) -> GradientTransformation:
-        return self.compose()
+        # What is cached outlives a trace, so numbers formed on the way must not belong to it.
+        with jax.ensure_compile_time_eval():
+            return self.compose()
 
     def validate(self) -> None:
         self.compose()

@@ -82,8 +82,10 @@ class Value:
                 value = plain_number(value, whole=field.metadata.get("integer", False))
                 if value is None and field.default is not None:
                     raise TypeError(f"{field.name} must be a number, got None")
-            elif isinstance(field.default, bool) and not isinstance(value, bool | np.bool_):
-                raise TypeError(f"{field.name} must be True or False, got {value!r}")
+            elif isinstance(field.default, bool):
+                if not isinstance(value, bool | np.bool_):
+                    raise TypeError(f"{field.name} must be True or False, got {value!r}")
+                value = bool(value)
             object.__setattr__(self, field.name, value)
         self.validate()
 
@@ -114,7 +116,7 @@ class Value:
     def __repr__(self) -> str:
         # Numbers are always shown, so that a log tells them also after a default has changed.
         shown = [
-            f"{field.name}={_show(value)}"
+            f"{field.name}={show(value)}"
             for field in _fields(self)
             for value in [getattr(self, field.name)]
             if (isinstance(value, int | float) and not isinstance(value, bool))
@@ -250,7 +252,8 @@ def _as_dtype(name: str, dtype: Any) -> Any:
     return result
 
 
-def _show(x: Any) -> str:
+def show(x: Any) -> str:
+    """`x` as code: dtypes and functions by their names."""
     if isinstance(x, np.dtype):
         return repr(x.name)
     if is_plain_callable(x) and not isinstance(x, Value):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.core.hyper import Hyper, Schedule, check_nonnegative, check_number, check_steps
-from gradtx.core.value import hyper, integer
+from gradtx.core.value import integer
 from gradtx.schedules.polynomial import remaining
 
 
@@ -37,8 +37,8 @@ class cosine_decay_schedule(Schedule):
 
     init_value: Hyper
     decay_steps: int = integer()
-    alpha: Hyper = hyper(default=0.0)
-    exponent: Hyper = hyper(default=1.0)
+    alpha: Hyper = 0.0
+    exponent: Hyper = 1.0
 
     def validate(self) -> None:
         check_number("init_value", self.init_value)
@@ -47,6 +47,10 @@ class cosine_decay_schedule(Schedule):
         check_nonnegative("exponent", self.exponent)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
-        done = 1 - remaining(count, self.decay_steps)
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * done))
+        cosine = falling_cosine(remaining(count, self.decay_steps))
         return self.init_value * ((1 - self.alpha) * cosine**self.exponent + self.alpha)
+
+
+def falling_cosine(left: jax.Array) -> jax.Array:
+    """Half a period of a cosine, from 1 where all of the phase is left to 0 where none is."""
+    return 0.5 * (1 + jnp.cos(jnp.pi * (1 - left)))

@@ -6,8 +6,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.hyper import Hyper, Schedule, as_float, check_number, check_positive, check_steps
-from gradtx.core.value import hyper, integer, static
+from gradtx.core.hyper import (
+    Hyper,
+    Schedule,
+    as_count,
+    as_float,
+    check_number,
+    check_positive,
+    check_steps,
+)
+from gradtx.core.value import integer, static
 
 
 class exponential_decay(Schedule):
@@ -35,7 +43,7 @@ class exponential_decay(Schedule):
 
     init_value: Hyper
     transition_steps: int = integer()
-    decay_rate: Hyper = hyper()
+    decay_rate: Hyper
     transition_begin: int = integer(default=0)
     staircase: bool = static(default=False)
     end_value: Hyper | None = None
@@ -49,7 +57,7 @@ class exponential_decay(Schedule):
             check_number("end_value", self.end_value)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
-        steps = jnp.maximum(jnp.asarray(count) - self.transition_begin, 0)
+        steps = jnp.maximum(as_count(count) - self.transition_begin, 0)
         power = as_float(steps) / as_float(self.transition_steps)
         if self.staircase:
             power = jnp.floor(power)

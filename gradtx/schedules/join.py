@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.hyper import Schedule, ScheduleFn, as_float, check_steps
-from gradtx.core.value import is_plain_callable, plain_number
+from gradtx.core.hyper import Schedule, ScheduleFn, as_count, as_float, check_steps
+from gradtx.core.value import is_plain_callable, plain_number, show
 
 
 class join_schedules(Schedule):
@@ -31,26 +31,29 @@ class join_schedules(Schedule):
     0.0 0.5 1.0 1.0
     """
 
-    schedules: tuple[ScheduleFn, ...]
-    boundaries: tuple[int, ...]
+    schedules: Sequence[ScheduleFn]
+    boundaries: Sequence[int]
 
     def __init__(self, schedules: Sequence[ScheduleFn], boundaries: Sequence[int]) -> None:
-        object.__setattr__(self, "schedules", tuple(map(_as_value, schedules)))
-        whole = tuple(plain_number(boundary, whole=True) for boundary in boundaries)
-        object.__setattr__(self, "boundaries", whole)
+        object.__setattr__(self, "schedules", schedules)
+        object.__setattr__(self, "boundaries", boundaries)
         self.validate()
 
     def validate(self) -> None:
-        if len(self.boundaries) != len(self.schedules) - 1:
+        schedules = tuple(map(_as_value, self.schedules))
+        boundaries = tuple(plain_number(boundary, whole=True) for boundary in self.boundaries)
+        if len(boundaries) != len(schedules) - 1:
             raise ValueError(
-                f"{len(self.schedules)} schedules need {max(len(self.schedules) - 1, 0)} "
-                f"boundaries, got {len(self.boundaries)}"
+                f"{len(schedules)} schedules need {max(len(schedules) - 1, 0)} "
+                f"boundaries, got {len(boundaries)}"
             )
-        for i, boundary in enumerate(self.boundaries):
-            check_steps(f"boundaries[{i}]", boundary, low=self.boundaries[i - 1] if i else 0)
+        for i, boundary in enumerate(boundaries):
+            check_steps(f"boundaries[{i}]", boundary, low=boundaries[i - 1] if i else 0)
+        object.__setattr__(self, "schedules", schedules)
+        object.__setattr__(self, "boundaries", boundaries)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
-        count = jnp.asarray(count)
+        count = as_count(count)
         value = as_float(self.schedules[0](count))
         for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
             # Counted from 0 also where another phase is running: its value is not used.
@@ -66,6 +69,9 @@ class _Function(Schedule):
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         return as_float(self.function(count))
+
+    def __repr__(self) -> str:
+        return show(self.function)
 
 
 def _as_value(schedule: Any) -> Any:

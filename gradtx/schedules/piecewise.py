@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from gradtx.core.hyper import (
     Hyper,
     Schedule,
+    as_count,
     as_float,
     check_nonnegative,
     check_number,
@@ -46,7 +47,7 @@ class piecewise_constant_schedule(Schedule):
         object.__setattr__(self, "boundaries_and_scales", pieces)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
-        count = jnp.asarray(count)
+        count = as_count(count)
         value = as_float(self.init_value)
         for boundary, factor in sorted((self.boundaries_and_scales or {}).items()):
             value = jnp.where(count < boundary, value, value * factor)
@@ -85,7 +86,7 @@ class piecewise_interpolate_schedule(Schedule):
         object.__setattr__(self, "boundaries_and_scales", pieces)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
-        count = jnp.asarray(count)
+        count = as_count(count)
         value = as_float(self.init_value)
         start = value
         begin = 0

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.hyper import Hyper, Schedule, as_float, check_number, check_steps
+from gradtx.core.hyper import Hyper, Schedule, as_count, as_float, check_number, check_steps
 from gradtx.core.value import integer
 
 
@@ -115,7 +115,8 @@ class linear_schedule(Schedule):
 
 def remaining(count: ArrayLike, steps: ArrayLike, begin: ArrayLike = 0) -> jax.Array:
     """The fraction of a phase's steps that remain: 1 up to its beginning, 0 from its end."""
-    left = jnp.clip(begin + steps - jnp.asarray(count), 0, steps)
-    ended = as_float(jnp.asarray(count) < begin)
+    count = as_count(count)
+    left = steps - jnp.clip(count - begin, 0, steps)
+    ended = as_float(count < begin)
     fraction = as_float(left) / as_float(jnp.maximum(steps, 1))
     return jnp.where(jnp.asarray(steps) > 0, fraction, ended)

@@ -6,12 +6,19 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.hyper import Hyper, Schedule, check_number, check_steps
-from gradtx.core.value import hyper, integer, static
-from gradtx.schedules.cosine import cosine_decay_schedule
+from gradtx.core.hyper import (
+    Hyper,
+    Schedule,
+    as_count,
+    check_nonnegative,
+    check_number,
+    check_steps,
+)
+from gradtx.core.value import integer, static
+from gradtx.schedules.cosine import falling_cosine
 from gradtx.schedules.exponential import exponential_decay
 from gradtx.schedules.join import join_schedules
-from gradtx.schedules.polynomial import linear_schedule
+from gradtx.schedules.polynomial import linear_schedule, remaining
 
 
 class warmup_constant_schedule(Schedule):
@@ -71,8 +78,8 @@ class warmup_cosine_decay_schedule(Schedule):
     peak_value: Hyper
     warmup_steps: int = integer()
     decay_steps: int = integer()
-    end_value: Hyper = hyper(default=0.0)
-    exponent: Hyper = hyper(default=1.0)
+    end_value: Hyper = 0.0
+    exponent: Hyper = 1.0
 
     def validate(self) -> None:
         check_number("peak_value", self.peak_value)
@@ -80,19 +87,18 @@ class warmup_cosine_decay_schedule(Schedule):
         check_steps("warmup_steps", self.warmup_steps)
         if not isinstance(self.warmup_steps, jax.core.Tracer):
             check_steps("decay_steps", self.decay_steps, low=self.warmup_steps + 1)
-        self._phases()
+        check_nonnegative("exponent", self.exponent)
+        self._warmup()
 
-    def _phases(self) -> Schedule:
-        zero = jnp.asarray(self.peak_value) == 0
-        alpha = self.end_value / jnp.where(zero, 1.0, self.peak_value)
-        cosine = cosine_decay_schedule(
-            self.peak_value, self.decay_steps - self.warmup_steps, alpha, self.exponent
-        )
-        warmup = linear_schedule(self.init_value, self.peak_value, self.warmup_steps)
-        return join_schedules([warmup, cosine], [self.warmup_steps])
+    def _warmup(self) -> Schedule:
+        return linear_schedule(self.init_value, self.peak_value, self.warmup_steps)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
-        return self._phases()(count)
+        count = as_count(count)
+        left = remaining(count, self.decay_steps - self.warmup_steps, self.warmup_steps)
+        cosine = falling_cosine(left) ** self.exponent
+        decayed = (self.peak_value - self.end_value) * cosine + self.end_value
+        return jnp.where(count < self.warmup_steps, self._warmup()(count), decayed)
 
 
 class warmup_exponential_decay_schedule(Schedule):
@@ -116,7 +122,7 @@ class warmup_exponential_decay_schedule(Schedule):
     peak_value: Hyper
     warmup_steps: int = integer()
     transition_steps: int = integer()
-    decay_rate: Hyper = hyper()
+    decay_rate: Hyper
     transition_begin: int = integer(default=0)
     staircase: bool = static(default=False)
     end_value: Hyper | None = None

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.hyper import Hyper, check_nonnegative, check_positive
-from gradtx.core.leaf import map_leaves
+from gradtx.core.leaf import as_operand, map_leaves
 from gradtx.core.numerics import global_norm
 from gradtx.core.slot import Params, Updates
 from gradtx.transforms.scale import scale_rule
@@ -42,15 +42,16 @@ class clip(Stateless):
         check_nonnegative("max_delta", self.max_delta)
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        return map_leaves(clip_rule, updates, max_delta=self.max_delta)
+        return map_leaves(clip_rule, updates, max_delta=as_operand(self.max_delta))
 
 
 class clip_by_global_norm(Stateless):
     """Scales all updates by one factor so that their global L2 norm is at most `max_norm`.
 
     With n = sqrt(sum of |u|^2 over all leaves), every leaf becomes u * min(1, max_norm / n).
-    The norm is accumulated in float32 or wider. Zero updates stay zero; a non-finite norm
-    makes every update NaN, so that the step can be seen and skipped, not half applied.
+    The norm is accumulated in float32 or wider. Zero updates stay zero; a norm that is not
+    finite makes every update NaN, so that the step can be seen and skipped, not half applied.
+    In float32 that includes norms above 1.8e19, whose squares overflow.
 
     Source: Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural
     networks", 2013, arXiv:1211.5063.

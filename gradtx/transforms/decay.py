@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative, value_at
-from gradtx.core.leaf import map_leaves
+from gradtx.core.leaf import as_operand, map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.select import masked
 from gradtx.core.slot import Count, Params, State, Updates
@@ -82,4 +82,4 @@ class add_decayed_weights(GradientTransformation):
 def _decay(updates: Updates, params: Params, weight_decay: Hyper) -> Updates:
     if isinstance(weight_decay, float) and weight_decay == 0.0:
         return updates
-    return map_leaves(decay_rule, updates, reads=(params,), weight_decay=weight_decay)
+    return map_leaves(decay_rule, updates, reads=(params,), weight_decay=as_operand(weight_decay))

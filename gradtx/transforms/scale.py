@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative, check_number, value_at
-from gradtx.core.leaf import map_leaves
+from gradtx.core.leaf import as_operand, map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.slot import Count, Params, State, Updates
 from gradtx.core.transformation import EmptyState, GradientTransformation
@@ -39,7 +39,7 @@ class scale(Stateless):
         check_number("step_size", self.step_size)
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        return map_leaves(scale_rule, updates, step_size=self.step_size)
+        return map_leaves(scale_rule, updates, step_size=as_operand(self.step_size))
 
 
 class ScaleByScheduleState(NamedTuple):
@@ -120,4 +120,4 @@ class scale_by_learning_rate(GradientTransformation):
             rate = rate(state.count)
             state = ScaleByScheduleState(safe_increment(state.count))
         step_size = -rate if self.flip_sign else rate
-        return map_leaves(scale_rule, updates, step_size=step_size), state
+        return map_leaves(scale_rule, updates, step_size=as_operand(step_size)), state

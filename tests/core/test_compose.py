@@ -83,3 +83,14 @@ class ChainVariants(chex.TestCase):
         chex.assert_trees_all_close(params, run(tx, steps=1)[0], rtol=1e-6)
         chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(PARAMS))
         chex.assert_tree_all_finite((params, state))
+
+
+def test_replace_normalises_and_checks_as_construction_does():
+    assert gradtx.chain(A).replace(transforms=[A, B]) == gradtx.chain(A, B)
+    with pytest.raises(TypeError, match="expected a gradient transformation"):
+        gradtx.chain(A).replace(transforms=(3,))
+    named = gradtx.named_chain(("a", A), ("b", B))
+    with pytest.raises(ValueError, match="'a' stands twice"):
+        named.replace(names=("a", "a"))
+    with pytest.raises(ValueError, match="2 transformations need as many names"):
+        named.replace(names=("a",))

@@ -1,6 +1,8 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -79,3 +81,28 @@ def test_a_mask_of_numbers_is_refused():
         tx.init(PARAMS)
     with pytest.raises(TypeError, match="expected a gradient transformation"):
         gradtx.masked(0.1, True)
+
+
+def test_masks_are_normalised():
+    plain = gradtx.masked(gradtx.adam(0.1), {"w": True})
+    assert plain == gradtx.masked(gradtx.adam(0.1), {"w": jnp.array(True)})
+    assert plain == gradtx.masked(gradtx.adam(0.1), {"w": np.True_})
+    with pytest.raises(TypeError, match=r"mask\['w'\] must be a boolean"):
+        gradtx.masked(gradtx.adam(0.1), {"w": np.array([True, False])})
+
+
+def test_a_mask_of_another_structure_is_refused():
+    tx = gradtx.masked(gradtx.adam(0.1), {"v": True})
+    with pytest.raises(ValueError, match="the mask must have the structure of the parameters"):
+        tx.init(PARAMS)
+
+
+def test_a_partial_is_a_function():
+    tx = gradtx.masked(gradtx.set_to_zero(), jax.tree_util.Partial(matrices))
+    assert jnp.all(tx.update(GRADS, tx.init(PARAMS), PARAMS)[0]["b"] == 0.5)
+
+
+def test_optax_tree_map_params():
+    tx = gradtx.masked(gradtx.adam(0.1), {"w": True, "b": False})
+    doubled = optax.tree_map_params(tx, lambda x: 2 * x, tx.init(PARAMS))
+    assert jax.tree.structure(doubled) == jax.tree.structure(tx.init(PARAMS))

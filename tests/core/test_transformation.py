@@ -1,9 +1,19 @@
+import contextlib
+import logging
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
+from gradtx.core.transformation import Composed
+
+ROOT = pathlib.Path(gradtx.__file__).parent.parent
 
 PARAMS = {"w": jnp.asarray([1.0, 2.0]), "b": jnp.asarray([3.0])}
 GRADS = {"w": jnp.asarray([0.5, -0.5]), "b": jnp.asarray([1.0])}
@@ -145,3 +155,100 @@ def test_composed_validates_at_construction_and_caches_nothing_traced():
 def test_lookahead_point_is_the_parameters_by_default():
     tx = gradtx.chain(gradtx.adam(0.1), gradtx.masked(gradtx.sgd(0.1), True))
     assert tx.lookahead_point(tx.init(PARAMS), PARAMS) == PARAMS
+
+
+def test_swapped_arguments_with_a_foreign_state():
+    with jax.numpy_dtype_promotion("standard"):
+        tx = gradtx.chain(optax.adam(0.1))
+        with pytest.raises(TypeError, match="swapped"):
+            tx.update(tx.init(PARAMS), GRADS, PARAMS)
+
+
+def test_integer_gradients_of_optimised_parameters_are_refused():
+    tx = gradtx.sgd(0.1)
+    with pytest.raises(ValueError, match=r"updates\['w'\] has dtype int32"):
+        tx.update({**GRADS, "w": jnp.ones(2, int)}, tx.init(PARAMS), PARAMS)
+    step = {"step": jnp.int32(3)}
+    zeros = {"step": np.zeros((), jax.dtypes.float0)}
+    assert tx.step({**GRADS, **zeros}, tx.init(PARAMS), {**PARAMS, **step})[0]["step"] == 3
+
+
+def test_composing_with_jax_numbers_leaks_no_tracer():
+    class rooted(Composed):
+        rate: float = 4.0
+
+        def compose(self):
+            return gradtx.chain(gradtx.trace(0.9), gradtx.scale(-jnp.sqrt(self.rate)))
+
+    tx = rooted(4.0)
+    state = jax.jit(tx.init)(PARAMS)
+    jax.jit(tx.update)(GRADS, state, PARAMS)
+    updates, _ = tx.update(GRADS, state, PARAMS)
+    np.testing.assert_allclose(updates["b"], -2.0)
+
+
+def test_a_stage_may_override_update():
+    class doubles(gradtx.GradientTransformation):
+        def init(self, params):
+            return gradtx.EmptyState()
+
+        def update(self, updates, state, params=None, **extra_args):
+            return jax.tree.map(lambda u: 2 * u, updates), state
+
+    tx = gradtx.chain(doubles(), gradtx.masked(doubles(), True))
+    assert float(tx.update(GRADS, tx.init(PARAMS))[0]["b"][0]) == 4.0
+
+    class does_nothing(gradtx.GradientTransformation):
+        pass
+
+    with pytest.raises(TypeError, match="does_nothing defines neither transform nor update"):
+        does_nothing().update(GRADS, gradtx.EmptyState())
+
+
+def test_eager_steps_compile_once_for_all_learning_rates():
+    params = jnp.ones(5)
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1), gradtx.add_decayed_weights(0.1))
+    tx.step(params, tx.init(params), params)
+    with jax.log_compiles(), _counting_compilations() as compiled:
+        for rate in (0.2, 0.3, 0.4):
+            other = gradtx.chain(
+                gradtx.clip(rate), gradtx.sgd(rate), gradtx.add_decayed_weights(rate)
+            )
+            other.step(params, other.init(params), params)
+    assert not compiled
+
+
+@contextlib.contextmanager
+def _counting_compilations():
+    compiled = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            if "Finished XLA compilation" in record.getMessage():
+                compiled.append(record.getMessage())
+
+    logger, handler = logging.getLogger("jax"), Handler()
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        yield compiled
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+def test_no_constructor_starts_a_backend():
+    """`jax.distributed.initialize` must come before the first backend, also after imports."""
+    code = """
+import gradtx
+from jax._src import xla_bridge
+from tests.examples import EXAMPLES
+schedules = [
+    gradtx.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100),
+    gradtx.warmup_exponential_decay_schedule(0.0, 1.0, 2, 10, 0.5),
+    gradtx.piecewise_interpolate_schedule("cosine", 1.0, {10: 0.5}),
+]
+print(EXAMPLES.keys())
+assert not xla_bridge.backends_are_initialized()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

@@ -110,10 +110,9 @@ def test_unflattening_never_validates():
     strange = jax.tree.unflatten(treedef, [object()] * treedef.num_leaves)
     assert jax.tree.structure(strange) == treedef
     axes = jax.tree.unflatten(treedef, [0] + [None] * (treedef.num_leaves - 1))
-    rates = jax.vmap(lambda tx: tx.learning_rate, in_axes=(axes,))(
-        tx.replace(learning_rate=jnp.asarray([0.1, 0.2]))
-    )
-    assert rates.shape == (2,)
+    batch = jax.tree.unflatten(treedef, [jnp.asarray([0.1, 0.2]), *jax.tree.leaves(tx)[1:]])
+    assert jax.vmap(lambda tx: tx.learning_rate, in_axes=(axes,))(batch).shape == (2,)
+    assert jax.vmap(gradtx.adam)(jnp.asarray([0.1, 0.2])).learning_rate.shape == (2,)
 
 
 def test_replace():
@@ -152,6 +151,7 @@ def test_dtypes_are_normalised():
 
 
 def test_flags_are_booleans_and_numbers_are_not_none():
+    assert gradtx.sgd(0.1, nesterov=np.True_) == gradtx.sgd(0.1, nesterov=True)
     with pytest.raises(TypeError, match="nesterov must be True or False, got 'yes'"):
         gradtx.sgd(0.1, 0.9, nesterov="yes")
     with pytest.raises(TypeError, match="learning_rate must be a number, got None"):

@@ -111,3 +111,12 @@ def test_extra_args_reach_the_stages_that_take_them():
     updates, _ = polyak.update(GRADS, polyak.init(PARAMS), PARAMS, value=1.0)
     theirs, _ = optax.polyak_sgd().update(GRADS, optax.polyak_sgd().init(PARAMS), PARAMS, value=1.0)
     chex.assert_trees_all_close(updates, theirs)
+
+
+def test_extra_args_inside_an_optax_combinator_need_optax_s_own_type():
+    """Optax drops extra args for what is not an instance of its class; see docs/differences.md."""
+    plateau = gradtx.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    tx = optax.chain(optax.GradientTransformationExtraArgs(*plateau))
+    tx.update(GRADS, tx.init(PARAMS), PARAMS, value=1.0)
+    with pytest.raises(TypeError, match="value"):
+        optax.chain(plateau).update(GRADS, tx.init(PARAMS), PARAMS, value=1.0)

@@ -78,3 +78,8 @@ def test_values():
     check_value(exponential_decay(1.0, 10, 0.5), exponential_decay(1.0, 10, 0.6), [1.0, 10, 0.5, 0])
     schedule = exponential_decay(1.0, 10, 0.5, 2, True, 0.1)
     check_value(schedule, schedule.replace(staircase=False), [1.0, 10, 0.5, 2, 0.1])
+
+
+def test_unsigned_counts():
+    schedule = exponential_decay(1.0, 10, 0.5, transition_begin=5)
+    assert float(schedule(jnp.uint32(0))) == 1.0

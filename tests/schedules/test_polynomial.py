@@ -102,3 +102,8 @@ def test_values():
     check_value(schedule, polynomial_schedule(1.0, 0.0, 1.0, 10, 3), [1.0, 0.0, 2.0, 10, 3])
     assert linear_schedule(1, 0, 10) == linear_schedule(1.0, jnp.zeros(()), np.int64(10))
     assert gradtx.sgd(linear_schedule(1.0, 0.0, 10)) != gradtx.sgd(linear_schedule(1.0, 0.0, 9))
+
+
+def test_unsigned_and_long_counts():
+    assert float(linear_schedule(0.1, 0.0, 3)(jnp.uint32(5))) == 0.0
+    assert float(linear_schedule(1.0, 0.0, 2**31 - 1, 10)(jnp.int32(0))) == 1.0

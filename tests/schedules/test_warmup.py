@@ -92,3 +92,11 @@ def test_numbers_may_be_traced_and_batched():
 
     peaks, warmups = jnp.asarray([1.0, 0.0, 2.0]), jnp.asarray([10, 10, 5])
     np.testing.assert_allclose(jax.vmap(at)(peaks, warmups), [0.5, 0.0, 2.0], rtol=1e-6)
+
+
+def test_unsigned_counts_and_ends():
+    schedule = warmup_cosine_decay_schedule(0.0, 1.0, 2, 10, end_value=0.1)
+    for count in (0, 1, 2, 9, 10, 11):
+        assert schedule(jnp.uint32(count)) == schedule(count)
+    assert float(schedule(10)) == float(schedule(10**9)) == float(jnp.float32(0.1))
+    assert float(warmup_cosine_decay_schedule(0.0, 0.0, 2, 10, end_value=0.5)(10)) == 0.5
