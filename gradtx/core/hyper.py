@@ -59,13 +59,13 @@ def check_number(
 ) -> None:
     """Raises unless `value` is a finite number from `low` to `high`; ends excluded where open.
 
-    Tracers and schedules are let pass: they have no value yet.
+    Tracers are let pass: they have no value yet.
 
     Raises:
       TypeError: `value` is not a number, array or schedule.
       ValueError: `value` is a concrete number outside the range, or NaN.
     """
-    if isinstance(value, jax.core.Tracer) or callable(value):
+    if isinstance(value, jax.core.Tracer):
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Number | np.ndarray | jax.Array):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
@@ -97,6 +97,12 @@ def check_nonnegative(name: str, value: Any) -> None:
 def check_positive(name: str, value: Any) -> None:
     """Raises unless `value` is finite and greater than 0."""
     check_number(name, value, 0.0, open_low=True)
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raises unless `value` is a schedule, or finite and at least 0."""
+    if not callable(value):
+        check_nonnegative(name, value)
 
 
 def check_steps(name: str, value: Any, low: int = 0) -> None:

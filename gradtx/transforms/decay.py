@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative, value_at
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_rate, value_at
 from gradtx.core.leaf import as_operand, map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.select import masked
@@ -53,7 +53,7 @@ class add_decayed_weights(GradientTransformation):
     mask: Any = static(default=None)
 
     def validate(self) -> None:
-        check_nonnegative("weight_decay", self.weight_decay)
+        check_rate("weight_decay", self.weight_decay)
         if self.mask is not None:
             self._masked()
 

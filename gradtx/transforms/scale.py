@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative, check_number, value_at
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number, check_rate, value_at
 from gradtx.core.leaf import as_operand, map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.slot import Count, Params, State, Updates
@@ -103,7 +103,7 @@ class scale_by_learning_rate(GradientTransformation):
 
     def validate(self) -> None:
         if self.learning_rate is not None:
-            check_nonnegative("learning_rate", self.learning_rate)
+            check_rate("learning_rate", self.learning_rate)
 
     def init(self, params: Params) -> State:
         if callable(self.learning_rate):

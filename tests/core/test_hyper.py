@@ -12,6 +12,7 @@ from gradtx.core.hyper import (
     check_nonnegative,
     check_number,
     check_positive,
+    check_rate,
     check_steps,
     value_at,
 )
@@ -65,9 +66,13 @@ def test_steps():
         check_steps("steps", 0, low=1)
 
 
-def test_tracers_and_schedules_pass():
+def test_tracers_pass_and_schedules_only_as_rates():
     jax.jit(lambda x: check_positive("x", x))(-1.0)
-    check_positive("x", gradtx.constant_schedule(-1.0))
+    check_rate("rate", gradtx.constant_schedule(-1.0))
+    with pytest.raises(TypeError, match="x must be a number"):
+        check_positive("x", gradtx.constant_schedule(1.0))
+    with pytest.raises(ValueError, match="rate must be finite and >= 0"):
+        check_rate("rate", -1.0)
 
 
 def test_value_at():
