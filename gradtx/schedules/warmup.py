@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 from gradtx.core.hyper import (
     Hyper,
     Schedule,
-    as_count,
     check_nonnegative,
     check_number,
     check_steps,
@@ -94,11 +93,11 @@ class warmup_cosine_decay_schedule(Schedule):
         return linear_schedule(self.init_value, self.peak_value, self.warmup_steps)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
-        count = as_count(count)
         left = remaining(count, self.decay_steps - self.warmup_steps, self.warmup_steps)
         cosine = falling_cosine(left) ** self.exponent
         decayed = (self.peak_value - self.end_value) * cosine + self.end_value
-        return jnp.where(count < self.warmup_steps, self._warmup()(count), decayed)
+        warming = jnp.asarray(count) < self.warmup_steps
+        return jnp.where(warming, self._warmup()(count), decayed)
 
 
 class warmup_exponential_decay_schedule(Schedule):

@@ -106,4 +106,5 @@ def test_values():
 
 def test_unsigned_and_long_counts():
     assert float(linear_schedule(0.1, 0.0, 3)(jnp.uint32(5))) == 0.0
+    assert float(linear_schedule(1.0, 0.0, 3, 5)(jnp.uint32(0))) == 1.0
     assert float(linear_schedule(1.0, 0.0, 2**31 - 1, 10)(jnp.int32(0))) == 1.0
