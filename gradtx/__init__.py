@@ -17,13 +17,24 @@ from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     with_extra_args_support,
 )
+from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
+from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from gradtx.optimizers.adagrad import ScaleByRssState, adagrad, scale_by_rss
 from gradtx.optimizers.adam import ScaleByAdamState, adam, adamw, scale_by_adam
 from gradtx.optimizers.adamax import adamax, adamaxw, scale_by_adamax
+from gradtx.optimizers.adan import ScaleByAdanState, adan, scale_by_adan
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
+from gradtx.optimizers.lion import ScaleByLionState, lion, scale_by_lion
 from gradtx.optimizers.momentum import classical_momentum
 from gradtx.optimizers.nadam import ScaleByNadamState, nadam, nadamw, scale_by_nadam
 from gradtx.optimizers.nesterov import lookahead_trace, nesterov_momentum
+from gradtx.optimizers.optimistic import (
+    ScaleByOptimisticGradientState,
+    optimistic_adam_v2,
+    optimistic_gradient_descent,
+    scale_by_optimistic_gradient,
+)
+from gradtx.optimizers.radam import radam, scale_by_radam
 from gradtx.optimizers.rmsprop import (
     ScaleByRmsState,
     ScaleByRmsWithCountState,
@@ -33,7 +44,10 @@ from gradtx.optimizers.rmsprop import (
     scale_by_rms,
     scale_by_stddev,
 )
+from gradtx.optimizers.rprop import ScaleByRpropState, rprop, scale_by_rprop
 from gradtx.optimizers.sgd import sgd
+from gradtx.optimizers.sign_sgd import scale_by_sign, sign_sgd, signum
+from gradtx.optimizers.yogi import scale_by_yogi, yogi
 from gradtx.schedules.cosine import cosine_decay_schedule
 from gradtx.schedules.exponential import exponential_decay
 from gradtx.schedules.join import join_schedules
@@ -82,6 +96,17 @@ __all__ = [
     "adamax",
     "adamaxw",
     "amsgrad",
+    "adabelief",
+    "adadelta",
+    "adan",
+    "lion",
+    "optimistic_adam_v2",
+    "optimistic_gradient_descent",
+    "radam",
+    "rprop",
+    "sign_sgd",
+    "signum",
+    "yogi",
     "identity",
     "stateless",
     "set_to_zero",
@@ -113,6 +138,21 @@ __all__ = [
     "scale_by_adamax",
     "scale_by_amsgrad",
     "ScaleByAmsgradState",
+    "ScaleByBeliefState",
+    "scale_by_belief",
+    "ScaleByAdaDeltaState",
+    "scale_by_adadelta",
+    "ScaleByAdanState",
+    "scale_by_adan",
+    "ScaleByLionState",
+    "scale_by_lion",
+    "ScaleByOptimisticGradientState",
+    "scale_by_optimistic_gradient",
+    "scale_by_radam",
+    "ScaleByRpropState",
+    "scale_by_rprop",
+    "scale_by_sign",
+    "scale_by_yogi",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

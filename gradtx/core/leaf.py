@@ -115,11 +115,19 @@ def _apply(
 def common_precision(arrays: Iterable[Any]) -> Callable[[Any], jax.Array]:
     """A cast to the precision that these arrays are computed in together.
 
-    float64 if one of them is in double precision, else float32; complex stays complex.
+    float64 if one of them is in double precision, else float32; complex stays complex, and
+    booleans stay.
     """
     wide = any(jnp.result_type(a) in (np.float64, np.complex128) for a in arrays)
     real, complex_ = (jnp.float64, jnp.complex128) if wide else (jnp.float32, jnp.complex64)
-    return lambda x: jnp.asarray(x).astype(complex_ if jnp.iscomplexobj(x) else real)
+
+    def cast(x: Any) -> jax.Array:
+        array: jax.Array = jnp.asarray(x)
+        if array.dtype == bool:
+            return array
+        return array.astype(complex_ if jnp.iscomplexobj(array) else real)
+
+    return cast
 
 
 def match(tree: Any, other: Any, name: str, other_name: str) -> list[Any]:

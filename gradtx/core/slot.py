@@ -37,6 +37,11 @@ class Slot(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class Boolean(Kind):
+    """A truth value: shape (), bool."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Counter(Kind):
     """A number of steps: shape (), int32."""
 
@@ -53,6 +58,7 @@ class Nested(Kind):
 
 Count = Annotated[jax.Array, Counter()]
 Scalar = Annotated[jax.Array, Number()]
+Flag = Annotated[jax.Array, Boolean()]
 Inner = Annotated[Any, Nested()]
 
 
