@@ -27,10 +27,11 @@ def map_leaves(
     rule: Callable[..., Any],
     updates: Updates,
     *slots: Any,
+    reduced: tuple[Any, ...] = (),
     reads: tuple[Any, ...] = (),
     **scalars: Any,
 ) -> Any:
-    """Applies `rule(update, *slots, *reads, **scalars)` to each leaf of `updates`.
+    """Applies `rule(update, *slots, *reduced, *reads, **scalars)` to each leaf of `updates`.
 
     The rule is called through one inner `jit`, so leaves of equal shape and dtype are traced
     once. It must therefore be a module-level function. Python numbers among `scalars` reach
@@ -38,10 +39,12 @@ def map_leaves(
 
     Args:
       rule: takes arrays in float32 or wider; returns the new update and the new value of
-        every slot, in order.
+        every slot and every reduced slot, in order.
       updates: tree of arrays; `None` and leaves that are not inexact pass through.
       *slots: trees with the structure and leaf shapes of `updates`.
-      reads: further such trees that the rule only reads, such as the parameters.
+      reduced: slots that hold, in the place of each leaf, an array of another shape or a
+        tree of arrays, such as Adafactor's row and column.
+      reads: further trees like `updates` that the rule only reads, such as the parameters.
       **scalars: numbers, 0-d arrays.
 
     Returns:
@@ -61,6 +64,7 @@ def map_leaves(
     """
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     columns = [match(updates, x, "updates", "the state or params") for x in (*slots, *reads)]
+    reduced_columns = [treedef.flatten_up_to(x) for x in reduced]
     constants = {k: v for k, v in scalars.items() if type(v) in (bool, int, float)}
     operands = {k: v for k, v in scalars.items() if k not in constants}
 
@@ -68,52 +72,61 @@ def map_leaves(
     for i, leaf in enumerate(leaves):
         others = [column[i] for column in columns]
         if not is_optimised(leaf):
-            rows.append((leaf, *others[: len(slots)]))
+            rows.append((leaf, *others[: len(slots)], *(column[i] for column in reduced_columns)))
             continue
         if not all(map(is_optimised, others)):
             raise ValueError(
                 f"updates{path_of(updates, i)} is an array, but the state or params has "
                 "nothing there; was the state made by init with these parameters?"
             )
-        rows.append(_apply(rule, len(slots), (*constants.items(),), (leaf, *others), operands))
+        old = (*others[: len(slots)], *(column[i] for column in reduced_columns))
+        row = _apply(rule, (*constants.items(),), leaf, old, others[len(slots) :], operands)
+        rows.append(row)
 
-    treedefs = [treedef, *(jax.tree.structure(slot, is_leaf=_is_none) for slot in slots)]
-    trees = tuple(
-        jax.tree.unflatten(treedefs[j], [row[j] for row in rows]) for j in range(1 + len(slots))
-    )
-    return trees if slots else trees[0]
+    treedefs = [
+        treedef,
+        *(jax.tree.structure(slot, is_leaf=_is_none) for slot in slots),
+        *(treedef for _ in reduced),
+    ]
+    trees = tuple(jax.tree.unflatten(d, [row[j] for row in rows]) for j, d in enumerate(treedefs))
+    return trees if len(trees) > 1 else trees[0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(
     rule: Callable[..., Any],
-    slot_count: int,
     constants: tuple[tuple[str, float], ...],
-    arrays: tuple[Any, ...],
+    leaf: Any,
+    slots: tuple[Any, ...],
+    reads: list[Any],
     operands: dict[str, Any],
-) -> tuple[jax.Array, ...]:
-    cast = common_precision(arrays)
+) -> tuple[Any, ...]:
+    cast = common_precision(jax.tree.leaves((leaf, slots, reads)))
+    arrays = jax.tree.map(cast, (leaf, *slots, *reads))
     # All operands have one precision by now: the only promotion left is real to complex.
     with jax.numpy_dtype_promotion("standard"):
-        results = rule(
-            *map(cast, arrays), **dict(constants), **{k: cast(v) for k, v in operands.items()}
-        )
-    update, *slots = results if slot_count else (results,)
-    old_slots = arrays[1 : 1 + slot_count]
+        results = rule(*arrays, **dict(constants), **{k: cast(v) for k, v in operands.items()})
+    update, *new_slots = results if slots else (results,)
     return (
         cast(update),
-        *(new.astype(old.dtype) for new, old in zip(slots, old_slots, strict=True)),
+        *jax.tree.map(lambda old, new: new.astype(old.dtype), slots, tuple(new_slots)),
     )
 
 
 def common_precision(arrays: Iterable[Any]) -> Callable[[Any], jax.Array]:
     """A cast to the precision that these arrays are computed in together.
 
-    float64 if one of them is in double precision, else float32; complex stays complex.
+    float64 if one of them is in double precision, else float32; complex stays complex, and
+    booleans stay.
     """
     wide = any(jnp.result_type(a) in (np.float64, np.complex128) for a in arrays)
     real, complex_ = (jnp.float64, jnp.complex128) if wide else (jnp.float32, jnp.complex64)
-    return lambda x: jnp.asarray(x).astype(complex_ if jnp.iscomplexobj(x) else real)
+
+    def cast(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        return x if x.dtype == bool else x.astype(complex_ if jnp.iscomplexobj(x) else real)
+
+    return cast
 
 
 def match(tree: Any, other: Any, name: str, other_name: str) -> list[Any]:
@@ -254,3 +267,23 @@ def full_like(params: Params, fill_value: Any, dtype: Any = None, *, real: bool 
 def zeros_like(params: Params, dtype: Any = None, *, real: bool = False) -> Updates:
     """A fresh slot of zeros; arguments as for `full_like`."""
     return full_like(params, 0, dtype, real=real)
+
+
+def shaped_zeros_like(params: Params, shape_of: Callable[[tuple[int, ...]], Any]) -> Updates:
+    """A fresh reduced slot of real zeros, `None` where a leaf is not optimised.
+
+    Args:
+      params: tree of arrays, or of `jax.ShapeDtypeStruct`.
+      shape_of: from a leaf's shape to the shape of its slot, or to a list of such shapes.
+    """
+
+    def zeros(leaf: Any) -> Any:
+        if not is_optimised(leaf):
+            return None
+        real = _real_dtype(wide_dtype(_dtype_of(leaf)))
+        shape = shape_of(np.shape(leaf))
+        if isinstance(shape, list):
+            return [jnp.zeros(each, real) for each in shape]
+        return jnp.zeros(shape, real)
+
+    return jax.tree.map(zeros, params)

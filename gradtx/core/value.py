@@ -36,9 +36,10 @@ def integer(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any
     return dataclasses.field(default=default, kw_only=kw_only, metadata={"integer": True})
 
 
-def dtype(*, default: Any = dataclasses.MISSING) -> Any:
+def dtype(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
     """Declares a static field that holds a floating dtype or `None`."""
-    return dataclasses.field(default=default, metadata={"static": True, "dtype": True})
+    metadata = {"static": True, "dtype": True}
+    return dataclasses.field(default=default, kw_only=kw_only, metadata=metadata)
 
 
 def hyper(*, default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.hyper import Hyper, check_nonnegative, check_positive
 from gradtx.core.leaf import map_leaves
-from gradtx.core.numerics import global_norm
+from gradtx.core.numerics import abs_sq, global_norm
 from gradtx.core.slot import Params, Updates
 from gradtx.transforms.scale import scale_rule
 from gradtx.transforms.stateless import Stateless
@@ -43,6 +43,39 @@ class clip(Stateless):
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
         return map_leaves(clip_rule, updates, max_delta=self.max_delta)
+
+
+def clip_by_block_rms_rule(u: jax.Array, *, threshold: Hyper) -> jax.Array:
+    square = jnp.sum(abs_sq(u)) / max(u.size, 1)
+    return u * jnp.minimum(1.0, threshold * jax.lax.rsqrt(jnp.maximum(square, 1e-37)))
+
+
+class clip_by_block_rms(Stateless):
+    """Scales each leaf's update so that its root mean square is at most `threshold`.
+
+        u <- u min(1, threshold / rms(u))
+
+    Source: Shazeer, Stern, "Adafactor: adaptive learning rates with sublinear memory cost",
+    2018, arXiv:1804.04235, section 6.
+
+    Args:
+      threshold: the largest allowed root mean square, > 0. Number or 0-d array.
+
+    Raises:
+      TypeError, ValueError: `threshold` is not a number, or is not positive.
+
+    >>> tx = gradtx.clip_by_block_rms(1.0)
+    >>> tx.update(jnp.asarray([2.0, -2.0]), tx.init(None))[0]
+    Array([ 1., -1.], dtype=float32)
+    """
+
+    threshold: Hyper
+
+    def validate(self) -> None:
+        check_positive("threshold", self.threshold)
+
+    def apply(self, updates: Updates, params: Params | None) -> Updates:
+        return map_leaves(clip_by_block_rms_rule, updates, threshold=self.threshold)
 
 
 class clip_by_global_norm(Stateless):

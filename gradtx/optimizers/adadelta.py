@@ -1,0 +1,114 @@
+"""Adadelta (Zeiler, 2012, arXiv:1212.5701, Algorithm 1).
+
+e_g_t = rho e_g_{t-1} + (1 - rho) g_t^2
+u_t   = sqrt(e_x_{t-1} + eps) / sqrt(e_g_t + eps) g_t
+e_x_t = rho e_x_{t-1} + (1 - rho) u_t^2
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core.compose import chain
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_positive
+from gradtx.core.leaf import map_leaves, zeros_like
+from gradtx.core.numerics import abs_sq
+from gradtx.core.slot import Params, Slot, State, Updates
+from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.value import static
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scale import scale_by_learning_rate
+
+
+class ScaleByAdaDeltaState(NamedTuple):
+    """The running means of squared gradients and of squared updates."""
+
+    e_g: Annotated[Updates, Slot(nonnegative=True)]
+    e_x: Annotated[Updates, Slot(nonnegative=True)]
+
+
+def adadelta_rule(
+    g: jax.Array, e_g: jax.Array, e_x: jax.Array, *, rho: Hyper, eps: Hyper
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    e_g = rho * e_g + (1 - rho) * abs_sq(g)
+    u = jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * g
+    e_x = rho * e_x + (1 - rho) * abs_sq(u)
+    return u, e_g, e_x
+
+
+class scale_by_adadelta(GradientTransformation):
+    """Adadelta's stage: the update in units of past updates over those of past gradients.
+
+        e_g <- rho e_g + (1 - rho) |g|^2;  u = sqrt(e_x + eps) / sqrt(e_g + eps) g
+        e_x <- rho e_x + (1 - rho) |u|^2
+
+    Source: Zeiler, "ADADELTA: an adaptive learning rate method", 2012, arXiv:1212.5701,
+    Algorithm 1.
+
+    Args:
+      rho: decay of both means, in [0, 1).
+      eps: > 0; the first updates are of the size of its root.
+
+    Raises:
+      TypeError, ValueError: an argument is not a number, or out of its range.
+
+    >>> tx = gradtx.scale_by_adadelta()
+    """
+
+    rho: Hyper = 0.9
+    eps: Hyper = 1e-6
+
+    def validate(self) -> None:
+        check_fraction("rho", self.rho)
+        check_positive("eps", self.eps)
+
+    def init(self, params: Params) -> State:
+        return ScaleByAdaDeltaState(zeros_like(params, real=True), zeros_like(params, real=True))
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        updates, e_g, e_x = map_leaves(
+            adadelta_rule, updates, state.e_g, state.e_x, rho=self.rho, eps=self.eps
+        )
+        return updates, ScaleByAdaDeltaState(e_g, e_x)
+
+
+class adadelta(Composed):
+    """Adadelta: needs no learning rate, though it takes one.
+
+        e_g <- rho e_g + (1 - rho) g^2;  u = sqrt(e_x + eps) / sqrt(e_g + eps) g
+        e_x <- rho e_x + (1 - rho) u^2;  x <- x - lr u
+
+    Source: Zeiler, "ADADELTA: an adaptive learning rate method", 2012, arXiv:1212.5701,
+    Algorithm 1.
+
+    Args:
+      learning_rate: number >= 0, 0-d array, or schedule. With `None` there is no scaling and,
+        as in Optax, no minus sign either: chain with `scale(-1)`. The paper's is 1.0.
+      rho, eps: as for `scale_by_adadelta`.
+      weight_decay: added to the gradient times the parameter (L2). Number or schedule.
+      weight_decay_mask: which leaves decay, as for `add_decayed_weights`.
+
+    Raises:
+      TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
+        `params` is missing.
+
+    >>> tx = gradtx.adadelta(1.0)
+    """
+
+    learning_rate: ScalarOrSchedule | None = None
+    rho: Hyper = 0.9
+    eps: Hyper = 1e-6
+    weight_decay: ScalarOrSchedule = 0.0
+    weight_decay_mask: Any = static(default=None)
+
+    def compose(self) -> GradientTransformation:
+        return chain(
+            add_decayed_weights(self.weight_decay, self.weight_decay_mask),
+            scale_by_adadelta(self.rho, self.eps),
+            scale_by_learning_rate(self.learning_rate),
+        )

@@ -1,0 +1,140 @@
+"""Lion (Chen et al., 2023, arXiv:2302.06675, Algorithm 2).
+
+    u_t  = sign(b1 mu_{t-1} + (1 - b1) g_t)
+    mu_t = b2 mu_{t-1} + (1 - b2) g_t
+
+The sign can be softened: `smooth` takes tanh(smooth_beta c) and `refined` clips c to [-1, 1],
+where c is the argument of the sign.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gradtx.core.compose import chain
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_positive
+from gradtx.core.leaf import map_leaves, zeros_like
+from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.slot import Count, Params, Slot, State, Updates
+from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.value import dtype, hyper, static
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scale import scale_by_learning_rate
+
+
+class ScaleByLionState(NamedTuple):
+    """The number of steps and the momentum."""
+
+    count: Count  # type: ignore[assignment]
+    mu: Annotated[Updates, Slot()]
+
+
+def lion_rule(g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper) -> tuple[jax.Array, jax.Array]:
+    return jnp.sign(b1 * mu + (1 - b1) * g), b2 * mu + (1 - b2) * g
+
+
+def smooth_lion_rule(
+    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
+) -> tuple[jax.Array, jax.Array]:
+    return jnp.tanh(smooth_beta * (b1 * mu + (1 - b1) * g)), b2 * mu + (1 - b2) * g
+
+
+def refined_lion_rule(
+    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper
+) -> tuple[jax.Array, jax.Array]:
+    c = b1 * mu + (1 - b1) * g
+    return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)), b2 * mu + (1 - b2) * g
+
+
+class scale_by_lion(GradientTransformation):
+    """Lion's stage: the sign of an interpolation between momentum and gradient.
+
+        u = sign(b1 mu + (1 - b1) g);  mu <- b2 mu + (1 - b2) g
+
+    Source: Chen et al., "Symbolic discovery of optimization algorithms", 2023,
+    arXiv:2302.06675, Algorithm 2.
+
+    Args:
+      b1: weight of the old momentum in the step, in [0, 1).
+      b2: decay of the momentum, in [0, 1).
+      mu_dtype: dtype of mu; bfloat16 is safe, since only a sign is taken of it.
+      mode: `'hard'` for the sign, `'smooth'` for tanh(smooth_beta c), `'refined'` for c
+        clipped to [-1, 1], c being the argument of the sign.
+      smooth_beta: slope of the smooth mode, > 0.
+
+    Raises:
+      TypeError, ValueError: an argument is not a number, or out of its range; `mode` is none
+        of the three.
+
+    >>> tx = gradtx.scale_by_lion()
+    >>> tx = gradtx.scale_by_lion(mode="smooth", smooth_beta=10.0)
+    >>> tx = gradtx.scale_by_lion(mu_dtype="bfloat16", mode="refined")
+    """
+
+    b1: Hyper = 0.9
+    b2: Hyper = 0.99
+    mu_dtype: DTypeLike | None = dtype(default=None)
+    mode: str = static(default="hard", kw_only=True)
+    smooth_beta: Hyper = hyper(default=1.0, kw_only=True)
+
+    def validate(self) -> None:
+        check_fraction("b1", self.b1)
+        check_fraction("b2", self.b2)
+        check_positive("smooth_beta", self.smooth_beta)
+        if self.mode not in ("hard", "smooth", "refined"):
+            raise ValueError(f"mode must be 'hard', 'smooth' or 'refined', got {self.mode!r}")
+
+    def init(self, params: Params) -> State:
+        return ScaleByLionState(zero_count(), zeros_like(params, self.mu_dtype))
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        scalars = {"b1": self.b1, "b2": self.b2}
+        rule = refined_lion_rule if self.mode == "refined" else lion_rule
+        if self.mode == "smooth":
+            rule, scalars["smooth_beta"] = smooth_lion_rule, self.smooth_beta
+        updates, mu = map_leaves(rule, updates, state.mu, **scalars)
+        return updates, ScaleByLionState(safe_increment(state.count), mu)
+
+
+class lion(Composed):
+    """Lion: the sign of a momentum, with decoupled weight decay.
+
+        x <- x - lr (sign(b1 mu + (1 - b1) g) + weight_decay x);  mu <- b2 mu + (1 - b2) g
+
+    Every parameter moves by the learning rate at each step, so it is 3 to 10 times below
+    AdamW's, and the weight decay as much above.
+
+    Source: Chen et al., "Symbolic discovery of optimization algorithms", 2023,
+    arXiv:2302.06675, Algorithm 2.
+
+    Args:
+      learning_rate: number >= 0, 0-d array, or schedule.
+      b1, b2, mu_dtype: as for `scale_by_lion`.
+      weight_decay, mask: as for `adamw`.
+
+    Raises:
+      TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
+        `params` is missing.
+
+    >>> tx = gradtx.lion(1e-4)
+    """
+
+    learning_rate: ScalarOrSchedule
+    b1: Hyper = 0.9
+    b2: Hyper = 0.99
+    mu_dtype: DTypeLike | None = dtype(default=None)
+    weight_decay: ScalarOrSchedule = 1e-3
+    mask: Any = static(default=None)
+
+    def compose(self) -> GradientTransformation:
+        return chain(
+            scale_by_lion(self.b1, self.b2, self.mu_dtype),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )
