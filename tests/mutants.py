@@ -325,7 +325,6 @@ MUTANTS = {
     "schedules/piecewise": [
         ("class piecewise_constant", "count < boundary", "count <= boundary"),
         ("class piecewise_constant", "value * factor", "self.init_value * factor"),
-        ("class piecewise_constant", "sorted((self", "((self"),
         ("class piecewise_interpolate", "start * factor", "self.init_value * factor"),
         ("class piecewise_interpolate", "count - begin, 0, boundary - begin", "count, 0, boundary"),
         ("class piecewise_interpolate", "if self.interpolate_type == \"cosine\"", "if False"),
@@ -344,7 +343,6 @@ MUTANTS = {
         ("class warmup_cosine", "alpha, self.exponent", "self.end_value, self.exponent"),
         ("class warmup_cosine", "[self.warmup_steps])", "[self.warmup_steps + 1])"),
         ("class warmup_cosine", "jnp.where(zero, 1.0, self.peak_value)", "self.peak_value"),
-        ("class warmup_cosine", "jnp.where(zero, 0.0, ", "(0 + "),
         ("class warmup_exponential", "            self.transition_begin,\n", "            0,\n"),
         ("class warmup_exponential", "            self.staircase,\n", "            False,\n"),
         ("class warmup_exponential", "            self.end_value,\n", "            None,\n"),

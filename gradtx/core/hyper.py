@@ -62,8 +62,9 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, numbers.Number | np.ndarray | jax.Array):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     array = np.asarray(value)
-    if not (np.issubdtype(array.dtype, np.number) or jnp.issubdtype(array.dtype, jnp.floating)):
-        raise TypeError(f"{name} must be numeric, got an array of {array.dtype}")
+    real = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
+    if not real:
+        raise TypeError(f"{name} must be a real number, got {value!r}")
     above = array > low if open_low else array >= low
     below = array < high if open_high else array <= high
     if not np.all(above & below & np.isfinite(array)):

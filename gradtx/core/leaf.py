@@ -67,6 +67,12 @@ def map_leaves(
     reduced_columns = [treedef.flatten_up_to(x) for x in reduced]
     constants = {k: v for k, v in scalars.items() if type(v) in (bool, int, float)}
     operands = {k: v for k, v in scalars.items() if k not in constants}
+    for name, value in operands.items():
+        if np.shape(value) != ():
+            raise ValueError(
+                f"{name} must be a single number, got an array of shape {np.shape(value)}; "
+                "use jax.vmap to run a batch of hyperparameters"
+            )
 
     rows = []
     for i, leaf in enumerate(leaves):
@@ -197,8 +203,12 @@ def _real_dtype(dtype: Any) -> Any:
 
 
 def _dtype_of(leaf: Any) -> Any:
-    dtype = getattr(leaf, "dtype", None)
-    return jnp.result_type(leaf) if dtype is None else dtype
+    # As JAX sees it: NumPy's float64 is float32 unless 64-bit types are enabled.
+    return (
+        jax.dtypes.canonicalize_dtype(leaf.dtype)
+        if hasattr(leaf, "dtype")
+        else jnp.result_type(leaf)
+    )
 
 
 def widen(tree: Any) -> Any:

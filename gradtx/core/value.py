@@ -80,7 +80,11 @@ class Value:
             if field.metadata.get("dtype"):
                 value = _as_dtype(field.name, value)
             elif not field.metadata.get("static"):
-                value = _plain_number(value, field.metadata.get("integer"))
+                value = plain_number(value, whole=field.metadata.get("integer", False))
+                if value is None and field.default is not None:
+                    raise TypeError(f"{field.name} must be a number, got None")
+            elif isinstance(field.default, bool) and not isinstance(value, bool | np.bool_):
+                raise TypeError(f"{field.name} must be True or False, got {value!r}")
             object.__setattr__(self, field.name, value)
         self.validate()
 
@@ -218,8 +222,8 @@ def _unflatten(cls: type[Value], structure: _Structure, children: Iterable[Any])
     return value
 
 
-def _plain_number(x: Any, whole: bool | None) -> Any:
-    """Concrete 0-d arrays become Python numbers; hyperparameters that are not counts, floats.
+def plain_number(x: Any, *, whole: bool = False) -> Any:
+    """Concrete 0-d arrays become Python numbers: ints where `whole`, floats elsewhere.
 
     flax.nnx.Optimizer refuses arrays inside a static attribute, and a float32 array would
     promote bfloat16 updates where a Python number does not.
@@ -230,6 +234,8 @@ def _plain_number(x: Any, whole: bool | None) -> Any:
         x = x.item()
     if isinstance(x, int) and not isinstance(x, bool) and not whole:
         return float(x)
+    if isinstance(x, float) and whole and x.is_integer():
+        return int(x)
     return x
 
 

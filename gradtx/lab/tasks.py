@@ -116,9 +116,9 @@ def text_task() -> Task:
         lambda rngs: CharacterTransformer(len(alphabet), length, width=32, heads=2, rngs=rngs),
         lambda codes: (codes[:, :-1], codes[:, 1:]),
         sample,
-        steps=200,
+        steps=150,
         batch_size=16,
-        evaluate_every=20,
+        evaluate_every=15,
         rates=(3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
     )
 

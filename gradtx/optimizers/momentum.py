@@ -10,7 +10,7 @@ step by step; under a schedule it is not, because past gradients keep the rate t
 from __future__ import annotations
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.trace import trace
@@ -37,6 +37,10 @@ class classical_momentum(Composed):
 
     learning_rate: ScalarOrSchedule
     momentum: Hyper = 0.9
+
+    def validate(self) -> None:
+        check_number("momentum", self.momentum, 0.0, 1.0)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         return chain(scale_by_learning_rate(self.learning_rate), trace(self.momentum))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import jax
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
 from gradtx.core.leaf import map_leaves, narrow
 from gradtx.core.slot import Params, State
 from gradtx.core.transformation import Composed, GradientTransformation
@@ -82,6 +82,10 @@ class nesterov_momentum(Composed):
     learning_rate: ScalarOrSchedule
     momentum: Hyper = 0.9
     lookahead: bool = static(default=False, kw_only=True)
+
+    def validate(self) -> None:
+        check_number("momentum", self.momentum, 0.0, 1.0)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         stage = lookahead_trace(self.momentum) if self.lookahead else trace(self.momentum, True)

@@ -21,6 +21,7 @@ from gradtx.core.hyper import (
     as_float,
     check_fraction,
     check_nonnegative,
+    check_number,
 )
 from gradtx.core.leaf import full_like, map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
@@ -246,6 +247,11 @@ class rmsprop(Composed):
     momentum: Hyper | None = None
     nesterov: bool = static(default=False)
     bias_correction: bool = static(default=False)
+
+    def validate(self) -> None:
+        if self.momentum is not None:
+            check_number("momentum", self.momentum, 0.0, 1.0)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         stage = scale_by_stddev if self.centered else scale_by_rms

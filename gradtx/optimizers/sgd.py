@@ -14,7 +14,7 @@ from __future__ import annotations
 from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import dtype, static
 from gradtx.transforms.scale import scale_by_learning_rate
@@ -56,6 +56,11 @@ class sgd(Composed):
     momentum: Hyper | None = None
     nesterov: bool = static(default=False)
     accumulator_dtype: DTypeLike | None = dtype(default=None)
+
+    def validate(self) -> None:
+        if self.momentum is not None:
+            check_number("momentum", self.momentum, 0.0, 1.0)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         if self.momentum is None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradtx.core.hyper import Hyper, Schedule, check_number, check_steps
+from gradtx.core.hyper import Hyper, Schedule, check_nonnegative, check_number, check_steps
 from gradtx.core.value import hyper, integer
 from gradtx.schedules.polynomial import remaining
 
@@ -27,7 +27,8 @@ class cosine_decay_schedule(Schedule):
       exponent: power of the cosine.
 
     Raises:
-      TypeError, ValueError: a value is not a finite number; `decay_steps` is below 1.
+      TypeError, ValueError: a value is not a finite number, `exponent` is negative, or
+        `decay_steps` is below 1.
 
     >>> schedule = gradtx.cosine_decay_schedule(1.0, decay_steps=10)
     >>> print(schedule(0), schedule(10), schedule(11))
@@ -43,7 +44,7 @@ class cosine_decay_schedule(Schedule):
         check_number("init_value", self.init_value)
         check_steps("decay_steps", self.decay_steps, low=1)
         check_number("alpha", self.alpha)
-        check_number("exponent", self.exponent)
+        check_nonnegative("exponent", self.exponent)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         done = 1 - remaining(count, self.decay_steps)

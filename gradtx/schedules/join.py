@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.core.hyper import Schedule, ScheduleFn, as_float, check_steps
-from gradtx.core.value import is_plain_callable
+from gradtx.core.value import is_plain_callable, plain_number
 
 
 class join_schedules(Schedule):
@@ -36,7 +36,8 @@ class join_schedules(Schedule):
 
     def __init__(self, schedules: Sequence[ScheduleFn], boundaries: Sequence[int]) -> None:
         object.__setattr__(self, "schedules", tuple(map(_as_value, schedules)))
-        object.__setattr__(self, "boundaries", tuple(boundaries))
+        whole = tuple(plain_number(boundary, whole=True) for boundary in boundaries)
+        object.__setattr__(self, "boundaries", whole)
         self.validate()
 
     def validate(self) -> None:

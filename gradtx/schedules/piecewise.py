@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from gradtx.core.hyper import (
     check_number,
     check_steps,
 )
-from gradtx.core.value import static
+from gradtx.core.value import plain_number, static
 
 
 class piecewise_constant_schedule(Schedule):
@@ -40,7 +41,9 @@ class piecewise_constant_schedule(Schedule):
     boundaries_and_scales: Mapping[int, float] | None = None
 
     def validate(self) -> None:
-        _check_pieces(self.init_value, self.boundaries_and_scales)
+        check_number("init_value", self.init_value)
+        pieces = _checked_pieces(self.boundaries_and_scales)
+        object.__setattr__(self, "boundaries_and_scales", pieces)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         count = jnp.asarray(count)
@@ -77,7 +80,9 @@ class piecewise_interpolate_schedule(Schedule):
             raise ValueError(
                 f"interpolate_type must be 'linear' or 'cosine', got {self.interpolate_type!r}"
             )
-        _check_pieces(self.init_value, self.boundaries_and_scales)
+        check_number("init_value", self.init_value)
+        pieces = _checked_pieces(self.boundaries_and_scales)
+        object.__setattr__(self, "boundaries_and_scales", pieces)
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         count = jnp.asarray(count)
@@ -95,8 +100,12 @@ class piecewise_interpolate_schedule(Schedule):
         return value
 
 
-def _check_pieces(init_value: Hyper, boundaries_and_scales: Mapping[int, float] | None) -> None:
-    check_number("init_value", init_value)
-    for boundary, factor in (boundaries_and_scales or {}).items():
+def _checked_pieces(pieces: Any) -> dict[int, Hyper] | None:
+    if pieces is None:
+        return None
+    if not isinstance(pieces, Mapping):
+        raise TypeError(f"boundaries_and_scales must be a dict, got {pieces!r}")
+    for boundary, factor in pieces.items():
         check_steps("a boundary", boundary)
         check_nonnegative(f"the factor at step {boundary}", factor)
+    return {plain_number(b, whole=True): plain_number(factor) for b, factor in pieces.items()}

@@ -84,7 +84,7 @@ class warmup_cosine_decay_schedule(Schedule):
 
     def _phases(self) -> Schedule:
         zero = jnp.asarray(self.peak_value) == 0
-        alpha = jnp.where(zero, 0.0, self.end_value / jnp.where(zero, 1.0, self.peak_value))
+        alpha = self.end_value / jnp.where(zero, 1.0, self.peak_value)
         cosine = cosine_decay_schedule(
             self.peak_value, self.decay_steps - self.warmup_steps, alpha, self.exponent
         )

@@ -134,3 +134,13 @@ def test_slots():
     narrow_slot = full_like(params, 0.5, jnp.dtype("bfloat16"))
     assert narrow_slot["h"].dtype == jnp.bfloat16 and narrow_slot["c"].dtype == jnp.complex64
     assert float(narrow_slot["f"]) == 0.5 and not narrow_slot["f"].weak_type
+
+
+def test_batches_of_hyperparameters_are_refused():
+    with pytest.raises(ValueError, match=r"c must be a single number, got .* \(2,\).*vmap"):
+        map_leaves(add_rule, jnp.ones(2), c=jnp.asarray([0.1, 0.2]))
+
+
+def test_numpy_float64_is_what_jax_makes_of_it():
+    assert zeros_like(np.ones(2)).dtype == jnp.float32
+    assert narrow(jnp.ones(2), like=np.ones(2)).dtype == jnp.float32

@@ -149,3 +149,16 @@ def test_dtypes_are_normalised():
     for bad in ("int32", "nonsense", 3.5):
         with pytest.raises(TypeError, match="mu_dtype must be a floating dtype"):
             gradtx.adam(1e-3, mu_dtype=bad)
+
+
+def test_flags_are_booleans_and_numbers_are_not_none():
+    with pytest.raises(TypeError, match="nesterov must be True or False, got 'yes'"):
+        gradtx.sgd(0.1, 0.9, nesterov="yes")
+    with pytest.raises(TypeError, match="learning_rate must be a number, got None"):
+        gradtx.adam(None)
+    assert gradtx.scale_by_learning_rate(None).learning_rate is None
+
+
+def test_whole_numbers():
+    assert type(thing(0.5, 7.0).steps) is int
+    assert thing(0.5, 7.0) == thing(0.5, 7)

@@ -12,7 +12,13 @@ def request(tmp_path, **changes):
                       "out": tmp_path / "out", **changes})  # fmt: skip
 
 
-def test_everything_is_written(tmp_path, capsys):
+@pytest.fixture
+def blank_landscape(monkeypatch):
+    """The picture of the landscapes takes seconds; test_plots makes the real one."""
+    monkeypatch.setattr(command.plots, "landscape_figure", lambda: Figure())
+
+
+def test_everything_is_written(tmp_path, capsys, blank_landscape):
     assert run(request(tmp_path)) == 0
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
@@ -23,12 +29,6 @@ def test_everything_is_written(tmp_path, capsys):
     assert [result["label"] for result in document["results"]] == ["sgd", "adam"]
     shown = capsys.readouterr().out
     assert "optimizer" in shown and "8/8 steps" in shown
-
-
-@pytest.fixture
-def blank_landscape(monkeypatch):
-    """The picture of the landscapes takes seconds; one test makes the real one."""
-    monkeypatch.setattr(command.plots, "landscape_figure", lambda: Figure())
 
 
 def test_results_grow_while_it_runs(tmp_path, monkeypatch, blank_landscape):

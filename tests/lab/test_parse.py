@@ -87,6 +87,12 @@ def test_everything_else_is_refused_in_one_line(text):
     assert str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("text", ["__dir__()", "__getattribute__('adam')", "adam(__sizeof__())"])
+def test_what_gradtx_has_but_does_not_offer_is_not_called(text):
+    with pytest.raises(ParseError, match="no public name '__"):
+        parse_transformation(text)
+
+
 def test_a_misspelt_name_is_told_its_neighbours():
     with pytest.raises(ParseError, match=r"'adamm'; did you mean .*adam"):
         parse_transformation("adamm(1e-3)")

@@ -78,6 +78,16 @@ def test_the_best_is_reported_with_test_accuracy_and_steps_to_target():
     assert result.seconds_per_step > 0
 
 
+def test_accuracy_is_that_of_the_test_examples():
+    # After one step the weight is 1, so that an example is met where |x| < 0.1.
+    task = regression()
+    split = data.Split(jnp.ones(4), jnp.ones(4), jnp.asarray([0.01, 0.02, 0.03, 1.0]))
+    tested = dataclasses.replace(task, split=split)
+    result = run_entrant(enter("sgd", (0.25,)), tested, 1, 4)
+    assert result.best.test_accuracy == 0.75
+    assert result.best.curve.validation_accuracy == [0.0, 0.0]
+
+
 def test_diverged_rates_do_not_win():
     result = run_entrant(enter("sgd", (1e30, 0.5, 1e30)), regression(), 40, 5)
     assert result.best.rate == 0.5

@@ -41,8 +41,18 @@ def test_a_phase_that_is_not_running_may_be_undefined():
 
     with jax.numpy_dtype_promotion("standard"):
         assert join_schedules([root, constant_schedule(0.5)], [5])(50) == 0.5
-    later = join_schedules([constant_schedule(0.5), lambda count: 1.0 / (1 + float(count))], [5])
-    assert later(3) == 0.5
+
+
+def test_a_phase_that_is_not_running_counts_from_zero():
+    seen = []
+
+    def record(count):
+        seen.append(int(count))
+        return 1.0
+
+    schedule = join_schedules([constant_schedule(0.5), record], [5])
+    assert [float(schedule(t)) for t in (3, 5, 7)] == [0.5, 1.0, 1.0]
+    assert seen == [0, 0, 2]
 
 
 def test_late_boundaries_are_met_at_their_step():
@@ -57,3 +67,27 @@ def test_values():
     leaves = [*jax.tree.leaves(PHASES[1:]), 30]
     check_value(schedule, join_schedules(PHASES[1:], [31]), leaves)
     assert join_schedules([max], []) == join_schedules([max], []) != join_schedules([min], [])
+
+
+@pytest.mark.parametrize(
+    "phases, boundaries, error, words",
+    [
+        ([max, 0.1], [5], TypeError, "callable"),
+        ([max, min], [], ValueError, "boundaries"),
+        ([max, min], [1, 2], ValueError, "boundaries"),
+        ([], [], ValueError, "schedules"),
+        ([max, min, max], [5, 4], ValueError, r"boundaries\[1\]"),
+        ([max, min], [-1], ValueError, r"boundaries\[0\]"),
+        ([max, min], [1.5], ValueError, r"boundaries\[0\]"),
+    ],
+)
+def test_errors(phases, boundaries, error, words):
+    with pytest.raises(error, match=words):
+        join_schedules(phases, boundaries)
+
+
+def test_boundaries_of_any_kind_of_number_are_the_same():
+    schedules = [constant_schedule(1.0), constant_schedule(2.0)]
+    plain = join_schedules(schedules, [3])
+    assert plain == join_schedules(schedules, np.array([3]))
+    assert plain == join_schedules(schedules, [3.0])

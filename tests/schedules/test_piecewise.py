@@ -82,3 +82,24 @@ def test_values():
     check_value(schedule, piecewise_constant_schedule(1.0, {11: 0.5}), [1.0, 0.5])
     schedule = piecewise_interpolate_schedule("linear", 1.0, {10: 0.5})
     check_value(schedule, schedule.replace(interpolate_type="cosine"), [1.0, 0.5])
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_interpolated_ends_are_exact(kind):
+    schedule = piecewise_interpolate_schedule(kind, 1.0, {10: 1e-8})
+    assert (schedule(0), schedule(10), schedule(11)) == (1.0, np.float32(1e-8), np.float32(1e-8))
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_piece_of_no_steps_has_a_gradient(kind):
+    def at(init):
+        return piecewise_interpolate_schedule(kind, init, {0: 0.5, 10: 0.5})(10)
+
+    assert jax.grad(at)(1.0) == 0.25
+
+
+def test_pieces_of_any_kind_of_number_are_the_same():
+    plain = piecewise_constant_schedule(1.0, {10: 1.0})
+    assert plain == piecewise_constant_schedule(1.0, {10.0: 1})
+    with pytest.raises(TypeError, match="boundaries_and_scales must be a dict"):
+        piecewise_constant_schedule(1.0, [(10, 1.0)])
