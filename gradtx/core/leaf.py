@@ -62,6 +62,7 @@ def map_leaves(
     >>> updates
     {'w': Array([2.], dtype=float32)}
     """
+    treedef: Any
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     columns = [match(updates, x, "updates", "the state or params") for x in (*slots, *reads)]
     reduced_columns = [treedef.flatten_up_to(x) for x in reduced]
@@ -129,8 +130,10 @@ def common_precision(arrays: Iterable[Any]) -> Callable[[Any], jax.Array]:
     real, complex_ = (jnp.float64, jnp.complex128) if wide else (jnp.float32, jnp.complex64)
 
     def cast(x: Any) -> jax.Array:
-        x = jnp.asarray(x)
-        return x if x.dtype == bool else x.astype(complex_ if jnp.iscomplexobj(x) else real)
+        array: jax.Array = jnp.asarray(x)
+        if array.dtype == bool:
+            return array
+        return array.astype(complex_ if jnp.iscomplexobj(array) else real)
 
     return cast
 

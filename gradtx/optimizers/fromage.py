@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule, Schedule, check_nonnegative
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, Schedule, check_nonnegative, value_at
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
@@ -23,7 +23,7 @@ class _ShrunkRate(Schedule):
     learning_rate: ScalarOrSchedule
 
     def __call__(self, count: Any) -> Any:
-        rate = self.learning_rate(count) if callable(self.learning_rate) else self.learning_rate
+        rate = value_at(self.learning_rate, count)
         return rate * _shrinkage(rate)
 
 
@@ -33,8 +33,7 @@ class _Shrinkage(Schedule):
     learning_rate: ScalarOrSchedule
 
     def __call__(self, count: Any) -> Any:
-        rate = self.learning_rate(count) if callable(self.learning_rate) else self.learning_rate
-        return _shrinkage(rate) - 1
+        return _shrinkage(value_at(self.learning_rate, count)) - 1
 
 
 class _shrink(add_decayed_weights):
@@ -77,12 +76,9 @@ class fromage(Composed):
 
     def compose(self) -> GradientTransformation:
         rate = self.learning_rate
-        if callable(rate):
-            shrunk_rate, shrinkage = _ShrunkRate(rate), _Shrinkage(rate)
-        else:
-            shrunk_rate, shrinkage = rate * _shrinkage(rate), _shrinkage(rate) - 1
+        scheduled = callable(rate)
         return chain(
             scale_by_trust_ratio(self.min_norm),
-            scale_by_learning_rate(shrunk_rate),
-            _shrink(shrinkage),
+            scale_by_learning_rate(_ShrunkRate(rate) if scheduled else _ShrunkRate(rate)(0)),
+            _shrink(_Shrinkage(rate) if scheduled else _Shrinkage(rate)(0)),
         )

@@ -33,7 +33,10 @@ class ScaleByLionState(NamedTuple):
     mu: Annotated[Updates, Slot()]
 
 
-def lion_rule(g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper) -> tuple[jax.Array, jax.Array]:
+def lion_rule(
+    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
+) -> tuple[jax.Array, jax.Array]:
+    del smooth_beta
     return jnp.sign(b1 * mu + (1 - b1) * g), b2 * mu + (1 - b2) * g
 
 
@@ -44,10 +47,14 @@ def smooth_lion_rule(
 
 
 def refined_lion_rule(
-    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper
+    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
 ) -> tuple[jax.Array, jax.Array]:
+    del smooth_beta
     c = b1 * mu + (1 - b1) * g
     return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)), b2 * mu + (1 - b2) * g
+
+
+LION_RULES = {"hard": lion_rule, "smooth": smooth_lion_rule, "refined": refined_lion_rule}
 
 
 class scale_by_lion(GradientTransformation):
@@ -85,8 +92,8 @@ class scale_by_lion(GradientTransformation):
         check_fraction("b1", self.b1)
         check_fraction("b2", self.b2)
         check_positive("smooth_beta", self.smooth_beta)
-        if self.mode not in ("hard", "smooth", "refined"):
-            raise ValueError(f"mode must be 'hard', 'smooth' or 'refined', got {self.mode!r}")
+        if self.mode not in LION_RULES:
+            raise ValueError(f"mode must be one of {list(LION_RULES)}, got {self.mode!r}")
 
     def init(self, params: Params) -> State:
         return ScaleByLionState(zero_count(), zeros_like(params, self.mu_dtype))
@@ -94,11 +101,14 @@ class scale_by_lion(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        scalars = {"b1": self.b1, "b2": self.b2}
-        rule = refined_lion_rule if self.mode == "refined" else lion_rule
-        if self.mode == "smooth":
-            rule, scalars["smooth_beta"] = smooth_lion_rule, self.smooth_beta
-        updates, mu = map_leaves(rule, updates, state.mu, **scalars)
+        updates, mu = map_leaves(
+            LION_RULES[self.mode],
+            updates,
+            state.mu,
+            b1=self.b1,
+            b2=self.b2,
+            smooth_beta=self.smooth_beta,
+        )
         return updates, ScaleByLionState(safe_increment(state.count), mu)
 
 

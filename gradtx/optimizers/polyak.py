@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.compose import chain
 from gradtx.core.hyper import (
@@ -77,7 +78,8 @@ class scale_by_polyak(GradientTransformation):
         gap = jnp.asarray(extra_args["value"], square.dtype) - self.f_min
         if self.variant == "sps+":
             gap = jnp.maximum(gap, 0)
-        flat = square + self.eps <= jnp.finfo(square.dtype).eps
+        # Optax's threshold: finfo(float), the default dtype, whatever that of the updates.
+        flat = square + self.eps <= float(np.finfo(jnp.result_type(float)).eps)
         step = jnp.minimum(gap / jnp.where(flat, 1, square + self.eps), self.max_learning_rate)
         return map_leaves(scale_rule, updates, step_size=jnp.where(flat, 0, step)), state
 
