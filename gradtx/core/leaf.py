@@ -52,7 +52,8 @@ def map_leaves(
       tree for each in the dtype it had.
 
     Raises:
-      ValueError: structures or shapes differ; the message names the leaf's path.
+      ValueError: structures or shapes differ, or the rule changes the shape of a slot; the
+        message names the leaf's path.
 
     >>> def momentum_rule(g, v, *, rho):
     ...     v = rho * v + g
@@ -65,7 +66,11 @@ def map_leaves(
     treedef: Any
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     columns = [match(updates, x, "updates", "the state or params") for x in (*slots, *reads)]
-    reduced_columns = [treedef.flatten_up_to(x) for x in reduced]
+    reduced_columns, reduced_treedefs = [], []
+    for tree in reduced:
+        subtrees, reduced_treedef = _match_up_to(updates, tree)
+        reduced_columns.append(subtrees)
+        reduced_treedefs.append(reduced_treedef)
     constants = {k: v for k, v in scalars.items() if type(v) in (bool, int, float)}
     operands = {k: v for k, v in scalars.items() if k not in constants}
     for name, value in operands.items():
@@ -78,25 +83,37 @@ def map_leaves(
     rows = []
     for i, leaf in enumerate(leaves):
         others = [column[i] for column in columns]
+        small = [column[i] for column in reduced_columns]
         if not is_optimised(leaf):
-            rows.append((leaf, *others[: len(slots)], *(column[i] for column in reduced_columns)))
+            rows.append((leaf, *others[: len(slots)], *small))
             continue
-        if not all(map(is_optimised, others)):
+        if not all(map(is_optimised, others)) or any(x is None for x in small):
             raise ValueError(
                 f"updates{path_of(updates, i)} is an array, but the state or params has "
                 "nothing there; was the state made by init with these parameters?"
             )
-        old = (*others[: len(slots)], *(column[i] for column in reduced_columns))
+        old = (*others[: len(slots)], *small)
         row = _apply(rule, (*constants.items(),), leaf, old, others[len(slots) :], operands)
+        if reduced:
+            _check_shapes(old, row[1:], f"updates{path_of(updates, i)}")
         rows.append(row)
 
     treedefs = [
         treedef,
         *(jax.tree.structure(slot, is_leaf=_is_none) for slot in slots),
-        *(treedef for _ in reduced),
+        *reduced_treedefs,
     ]
     trees = tuple(jax.tree.unflatten(d, [row[j] for row in rows]) for j, d in enumerate(treedefs))
     return trees if len(trees) > 1 else trees[0]
+
+
+def _check_shapes(old: Any, new: Any, name: str) -> None:
+    shapes = [[np.shape(x) for x in jax.tree.leaves(slots)] for slots in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the state of {name} has shapes {shapes[0]} and would get {shapes[1]}; "
+            "was it made by init with these parameters?"
+        )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -169,6 +186,33 @@ def match(tree: Any, other: Any, name: str, other_name: str) -> list[Any]:
                 f"but in {other_name} it has shape {np.shape(other_leaf)}"
             )
     return other_leaves
+
+
+def _match_up_to(tree: Any, other: Any) -> tuple[list[Any], Any]:
+    """What stands in `other` in the place of each leaf of `tree`, and the structure around it.
+
+    Raises:
+      ValueError: a path is missing on one side.
+    """
+    treedef: Any = jax.tree.structure(tree, is_leaf=_is_none)
+    try:
+        return treedef.flatten_up_to(other), treedef
+    except (ValueError, TypeError):
+        pass  # containers of other types, or paths that are missing
+    paths = _paths(tree)
+    places = set(paths)
+    flat, other_treedef = jax.tree_util.tree_flatten_with_path(
+        other,
+        is_leaf=lambda path, node: node is None or jax.tree_util.keystr(path) in places,
+        is_leaf_takes_path=True,
+    )
+    subtrees = {jax.tree_util.keystr(path): node for path, node in flat}
+    if paths != list(subtrees):
+        missing = [f"updates has {p} and the state does not" for p in paths if p not in subtrees]
+        extra = [f"the state has {p} and updates does not" for p in subtrees if p not in places]
+        detail = "; ".join(missing[:3] + extra[:3]) or "order of leaves"
+        raise ValueError(f"updates and the state differ in structure: {detail}")
+    return list(subtrees.values()), other_treedef
 
 
 def path_of(tree: Any, index: int) -> str:

@@ -8,7 +8,8 @@ entries, with d_t = 1 - t^(-decay_rate),
     u_t     = g_t / sqrt(v_row_t v_col_t / mean of v_row_t over b)
 
 and for every other leaf u_t = g_t / sqrt(v_t), v_t = d_t v_{t-1} + (1 - d_t) (g_t^2 + epsilon).
-Then u_t is clipped to a root mean square of 1 and multiplied by that of the parameters.
+Then each leaf of u_t is clipped to a root mean square of 1 and multiplied by that of its
+parameters, or by 1e-3 where that is less.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
     as_float,
+    check_fraction,
     check_nonnegative,
     check_positive,
     check_steps,
@@ -82,7 +84,7 @@ def factored_rule(
 
 def power_decay(step: jax.Array, exponent: Hyper) -> jax.Array:
     """1 - (step + 1)^(-exponent), the decay of the second moment at a step counted from 0."""
-    return 1 - as_float(step + 1) ** (-exponent)
+    return 1 - (as_float(step) + 1) ** (-exponent)
 
 
 class scale_by_factored_rms(GradientTransformation):
@@ -196,6 +198,17 @@ class adafactor(Composed):
     eps: Hyper = 1e-30
     factored: bool = static(default=True)
     weight_decay_mask: Any = static(default=None)
+
+    def validate(self) -> None:
+        check_steps("decay_offset", self.decay_offset)
+        if self.clipping_threshold is not None:
+            check_positive("clipping_threshold", self.clipping_threshold)
+        if self.momentum is not None:
+            check_fraction("momentum", self.momentum)
+        if self.weight_decay_rate is not None:
+            check_nonnegative("weight_decay_rate", self.weight_decay_rate)
+        check_positive("eps", self.eps)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         stages: list[GradientTransformation] = [

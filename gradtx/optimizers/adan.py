@@ -1,4 +1,4 @@
-"""Adan (Xie et al., 2022, arXiv:2208.06677, Algorithm 1), with Optax's decays b = 1 - beta.
+"""Adan (Xie et al., 2022, arXiv:2208.06677, Algorithm 1), with the decays b = 1 - beta.
 
     d_t = g_t - g_{t-1}   (0 at the first step)
     m_t = b1 m_{t-1} + (1 - b1) g_t
@@ -6,7 +6,8 @@
     n_t = b3 n_{t-1} + (1 - b3) (g_t + b2 d_t)^2
     u_t = (m_hat_t + b2 v_hat_t) / (sqrt(n_hat_t + eps_root) + eps)
 
-Each hat divides by 1 - b^t. The difference weighs 1 - beta2 = b2 in both places.
+Each hat divides by 1 - b^t, as in the authors' code; the paper starts m and n at g_1 and g_1^2
+instead. The difference weighs 1 - beta2 = b2 in both places.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class scale_by_adan(GradientTransformation):
         u = (m_hat + b2 v_hat) / (sqrt(n_hat + eps_root) + eps)
 
     Source: Xie, Zhou, Li, Lin, Yan, "Adan: adaptive Nesterov momentum algorithm for faster
-    optimizing deep models", 2022, arXiv:2208.06677, Algorithm 1. Optax weighs d by 1 - b2
-    where the paper has b2 (optax#1715).
+    optimizing deep models", 2022, arXiv:2208.06677, Algorithm 1; the bias corrections as in
+    the authors' code. Optax weighs d by 1 - b2 where the paper's weight is b2 (optax#1715).
 
     Args:
       b1, b2, b3: decays of m, v and n, in [0, 1); one minus the paper's betas.
@@ -112,7 +113,8 @@ class adan(Composed):
         x <- x - lr ((m_hat + b2 v_hat) / (sqrt(n_hat + eps_root) + eps) + weight_decay x)
 
     Source: Xie, Zhou, Li, Lin, Yan, "Adan: adaptive Nesterov momentum algorithm for faster
-    optimizing deep models", 2022, arXiv:2208.06677, Algorithm 1; the decay as in AdamW.
+    optimizing deep models", 2022, arXiv:2208.06677, Algorithm 1; the decay as in AdamW, not
+    the paper's division by 1 + lr weight_decay.
 
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, Schedule, check_nonnegative, value_at
 from gradtx.core.transformation import Composed, GradientTransformation
@@ -24,7 +22,7 @@ class _ShrunkRate(Schedule):
 
     def __call__(self, count: Any) -> Any:
         rate = value_at(self.learning_rate, count)
-        return rate * _shrinkage(rate)
+        return rate * (1 + rate * rate) ** -0.5
 
 
 class _Shrinkage(Schedule):
@@ -33,7 +31,10 @@ class _Shrinkage(Schedule):
     learning_rate: ScalarOrSchedule
 
     def __call__(self, count: Any) -> Any:
-        return _shrinkage(value_at(self.learning_rate, count)) - 1
+        rate = value_at(self.learning_rate, count)
+        square = rate * rate
+        root = (1 + square) ** 0.5
+        return -square / (root + 1 + square)  # 1 / root - 1 without its cancellation
 
 
 class _shrink(add_decayed_weights):
@@ -43,15 +44,12 @@ class _shrink(add_decayed_weights):
         pass
 
 
-def _shrinkage(rate: Hyper) -> Hyper:
-    factor: float | jax.Array = (1 + rate * rate) ** -0.5
-    return factor
-
-
 class fromage(Composed):
     """Fromage: turns each leaf by an angle, and keeps its norm from growing.
 
         x <- (x - lr (|x| / |g|) g) / sqrt(1 + lr^2)
+
+    The ratio of the norms, each of one leaf, is 1 where one of them is 0.
 
     Source: Bernstein, Vahdat, Yue, Liu, "On the distance between two neural networks and the
     stability of learning", 2020, arXiv:2002.03432, Algorithm 1.

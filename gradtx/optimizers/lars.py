@@ -3,6 +3,8 @@
 u_t     = g_t + weight_decay x_t
 v_t     = rho v_{t-1} - lr trust_coefficient (|x_t| / |u_t|) u_t     norms of each leaf
 x_{t+1} = x_t + v_t
+
+The paper divides by |g_t| + weight_decay |x_t| where this, as Optax's, divides by |u_t|.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
 from gradtx.core.select import masked
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import static
@@ -26,7 +28,9 @@ class lars(Composed):
         u = g + weight_decay x
         v <- rho v - lr trust_coefficient (|x| / (|u| + eps)) u;  x <- x + v
 
-    The ratio is 1 where one of the norms is 0. The learning rate is inside the momentum.
+    The ratio, with its coefficient, is 1 where one of the norms is 0. The learning rate is
+    inside the momentum. As in Optax the norm below is that of g + weight_decay x; the paper
+    has |g| + weight_decay |x|, which is the same without decay.
 
     Source: You, Gitman, Ginsburg, "Large batch training of convolutional networks", 2017,
     arXiv:1708.03888, Algorithm 1.
@@ -55,6 +59,10 @@ class lars(Composed):
     trust_ratio_mask: Any = static(default=True)
     momentum: Hyper = 0.9
     nesterov: bool = static(default=False)
+
+    def validate(self) -> None:
+        check_number("momentum", self.momentum, 0.0, 1.0)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         ratio = scale_by_trust_ratio(trust_coefficient=self.trust_coefficient, eps=self.eps)

@@ -43,7 +43,10 @@ def lion_rule(
 def smooth_lion_rule(
     g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
 ) -> tuple[jax.Array, jax.Array]:
-    return jnp.tanh(smooth_beta * (b1 * mu + (1 - b1) * g)), b2 * mu + (1 - b2) * g
+    c = b1 * mu + (1 - b1) * g
+    if jnp.iscomplexobj(c):  # the complex tanh has poles
+        return jnp.tanh(smooth_beta * jnp.abs(c)) * jnp.sign(c), b2 * mu + (1 - b2) * g
+    return jnp.tanh(smooth_beta * c), b2 * mu + (1 - b2) * g
 
 
 def refined_lion_rule(
@@ -68,9 +71,9 @@ class scale_by_lion(GradientTransformation):
     Args:
       b1: weight of the old momentum in the step, in [0, 1).
       b2: decay of the momentum, in [0, 1).
-      mu_dtype: dtype of mu; bfloat16 is safe, since only a sign is taken of it.
+      mu_dtype: dtype of mu; bfloat16 is safe in the hard mode, where only a sign is taken.
       mode: `'hard'` for the sign, `'smooth'` for tanh(smooth_beta c), `'refined'` for c
-        clipped to [-1, 1], c being the argument of the sign.
+        clipped to [-1, 1], c being the argument of the sign. A complex c keeps its phase.
       smooth_beta: slope of the smooth mode, > 0.
 
     Raises:

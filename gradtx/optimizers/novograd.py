@@ -15,7 +15,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
+from gradtx.core.hyper import (
+    Hyper,
+    ScalarOrSchedule,
+    check_fraction,
+    check_nonnegative,
+    value_at,
+)
 from gradtx.core.leaf import map_leaves, shaped_zeros_like, zeros_like
 from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, Slot, State, Updates
@@ -46,7 +52,8 @@ def novograd_rule(
 class scale_by_novograd(GradientTransformation):
     """NovoGrad's stage: momentum of gradients that are normalised leaf by leaf.
 
-        nu <- b2 nu + (1 - b2) |g|^2, |g|^2 at first;  mu <- b1 mu + g / (sqrt(nu) + eps) + wd x
+        nu <- b2 nu + (1 - b2) |g|^2, at first |g|^2
+        mu <- b1 mu + g / (sqrt(nu + eps_root) + eps) + weight_decay x
 
     Source: Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for
     training of deep networks", 2019, arXiv:1905.11286, Algorithm 1.
@@ -54,7 +61,7 @@ class scale_by_novograd(GradientTransformation):
     Args:
       b1, b2: decays, in [0, 1).
       eps, eps_root: added outside and inside the root, >= 0.
-      weight_decay: number >= 0; inside the momentum.
+      weight_decay: number >= 0, 0-d array, or (unlike Optax's) schedule; inside the momentum.
       mu_dtype: dtype of mu; by default the parameter's, at least float32.
 
     Raises:
@@ -68,7 +75,7 @@ class scale_by_novograd(GradientTransformation):
     b2: Hyper = 0.25
     eps: Hyper = 1e-8
     eps_root: Hyper = 0.0
-    weight_decay: Hyper = 0.0
+    weight_decay: ScalarOrSchedule = 0.0
     mu_dtype: DTypeLike | None = dtype(default=None)
 
     def validate(self) -> None:
@@ -91,7 +98,7 @@ class scale_by_novograd(GradientTransformation):
         updates, mu, nu = map_leaves(
             novograd_rule, updates, state.mu, reduced=(state.nu,), reads=(params,),
             t=t, b1=self.b1, b2=self.b2, eps=self.eps, eps_root=self.eps_root,
-            weight_decay=self.weight_decay,
+            weight_decay=value_at(self.weight_decay, state.count),
         )  # fmt: skip
         return updates, ScaleByNovogradState(t, mu, nu)
 
@@ -99,8 +106,8 @@ class scale_by_novograd(GradientTransformation):
 class novograd(Composed):
     """NovoGrad: one second moment a leaf, so half of Adam's state.
 
-        nu <- b2 nu + (1 - b2) |g|^2;  mu <- b1 mu + g / (sqrt(nu) + eps) + weight_decay x
-        x <- x - lr mu
+        nu <- b2 nu + (1 - b2) |g|^2, at first |g|^2
+        mu <- b1 mu + g / (sqrt(nu) + eps) + weight_decay x;  x <- x - lr mu
 
     Source: Ginsburg et al., "Stochastic gradient methods with layer-wise adaptive moments for
     training of deep networks", 2019, arXiv:1905.11286, Algorithm 1.
@@ -121,7 +128,7 @@ class novograd(Composed):
     b2: Hyper = 0.25
     eps: Hyper = 1e-6
     eps_root: Hyper = 0.0
-    weight_decay: Hyper = 0.0
+    weight_decay: ScalarOrSchedule = 0.0
 
     def compose(self) -> GradientTransformation:
         return chain(

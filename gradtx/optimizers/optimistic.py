@@ -35,7 +35,11 @@ def optimistic_rule(
 
 
 class scale_by_optimistic_gradient(GradientTransformation):
-    """u = (alpha + beta) g - beta g_old; at the first step g_old = g.
+    """The gradient, and its change since the last step once more.
+
+        u = (alpha + beta) g - beta g_old;  g_old <- g
+
+    At the first step g_old = g.
 
     Source: Mokhtari, Ozdaglar, Pattathil, "A unified analysis of extra-gradient and
     optimistic gradient methods for saddle point problems", 2019, arXiv:1901.08511.
@@ -114,7 +118,8 @@ class optimistic_adam_v2(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       alpha, beta: as for `scale_by_optimistic_gradient`.
-      b1, b2, eps, eps_root, mu_dtype, nesterov: as for `scale_by_adam`.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as for `scale_by_adam`; the paper's is
+        `nesterov=False`.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.compose import chain
 from gradtx.core.hyper import (
@@ -27,12 +26,16 @@ from gradtx.core.value import static
 from gradtx.optimizers.sgd import sgd
 from gradtx.transforms.scale import scale_rule
 
+# Optax's threshold, jnp.finfo(float).eps, which is that of float64 also where x64 is off.
+FLAT = 2.0**-52
+
 
 class scale_by_polyak(GradientTransformation):
     """Multiplies by Polyak's step size, which needs the value of the loss.
 
-        step = min((value - f_min) / (|g|^2 + eps), max_learning_rate), 0 where |g|^2 is;
-        u <- step g
+        step = min((value - f_min) / (|g|^2 + eps), max_learning_rate);  u <- step g
+
+    The norm is over all leaves. As in Optax, the step is 0 where |g|^2 + eps <= 2^-52.
 
     Source: Loizou, Vaswani, Laradji, Lacoste-Julien, "Stochastic Polyak step-size for SGD",
     2020, arXiv:2002.10542.
@@ -78,8 +81,7 @@ class scale_by_polyak(GradientTransformation):
         gap = jnp.asarray(extra_args["value"], square.dtype) - self.f_min
         if self.variant == "sps+":
             gap = jnp.maximum(gap, 0)
-        # Optax's threshold: finfo(float), the default dtype, whatever that of the updates.
-        flat = square + self.eps <= float(np.finfo(jnp.result_type(float)).eps)
+        flat = square + self.eps <= FLAT
         step = jnp.minimum(gap / jnp.where(flat, 1, square + self.eps), self.max_learning_rate)
         return map_leaves(scale_rule, updates, step_size=jnp.where(flat, 0, step)), state
 
@@ -94,7 +96,8 @@ class polyak_sgd(Composed):
 
     Args:
       max_learning_rate, f_min, eps, variant: as for `scale_by_polyak`.
-      scaling: factor of the step, >= 0; number or schedule.
+      scaling: factor of the step, >= 0; number or schedule. Optax divides by its square in
+        the step size too: there it is the norm of the scaled gradient that counts.
 
     `update` takes the extra argument `value`, the loss at `params`: shape ().
 
@@ -111,8 +114,12 @@ class polyak_sgd(Composed):
     eps: Hyper = 0.0
     variant: str = static(default="sps")
 
+    def validate(self) -> None:
+        check_nonnegative("scaling", self.scaling)
+        super().validate()
+
     def compose(self) -> GradientTransformation:
         return chain(
-            sgd(self.scaling),
             scale_by_polyak(self.f_min, self.max_learning_rate, self.eps, self.variant),
+            sgd(self.scaling),
         )

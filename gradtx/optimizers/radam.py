@@ -9,6 +9,7 @@ u_t     = mu_hat_t                                            otherwise
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -32,10 +33,23 @@ from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.scale import scale_by_learning_rate
 
 
+def langevin(z: jax.Array) -> jax.Array:
+    """coth(z) - 1/z for 0 <= z <= 1/4, by its series."""
+    series = jnp.zeros_like(z)
+    for c in (4 / 18243225, -1382 / 638512875, 2 / 93555, -1 / 4725, 2 / 945, -1 / 45, 1 / 3):
+        series = series * z**2 + c
+    return series * z
+
+
 def rectification(t: jax.Array, b2: Hyper, threshold: Hyper) -> tuple[jax.Array, jax.Array]:
     """Whether the variance of nu is tractable at step t, and then r_t (else 1)."""
     rho_inf = 2 / (1 - b2) - 1
-    rho = rho_inf - 2 * t * (1 / bias_correction(b2, t) - 1)
+    # The difference of the definition cancels at the first steps: in float32 and b2 = 0.9999,
+    # rho_5 = 4.9996 would come out above 5. With L(z) = coth z - 1/z, it is t - t L(z) + L(z/t).
+    z = -0.5 * t * (math.log(b2) if isinstance(b2, int | float) else jnp.log(b2))
+    early = t - t * langevin(jnp.minimum(z, 0.25)) + langevin(jnp.minimum(z / t, 0.25))
+    late = rho_inf + 2 * t * jnp.exp(-2 * z) / jnp.expm1(-2 * z)
+    rho = jnp.where(z < 0.25, early, late)
     tractable = rho >= threshold
     safe = jnp.where(tractable, rho, rho_inf)
     r = jnp.sqrt((safe - 4) * (safe - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * safe))
@@ -67,6 +81,7 @@ def nesterov_radam_rule(
 class scale_by_radam(GradientTransformation):
     """RAdam's stage: Adam's, rectified, and plain momentum until that is defined.
 
+        mu <- b1 mu + (1 - b1) g;  nu <- b2 nu + (1 - b2) |g|^2
         rho_t = rho_inf - 2 t b2^t / (1 - b2^t),  rho_inf = 2 / (1 - b2) - 1
         u = r_t mu_hat / (sqrt(nu_hat + eps_root) + eps) if rho_t >= threshold, else mu_hat
 
@@ -77,7 +92,7 @@ class scale_by_radam(GradientTransformation):
       b1, b2, eps, eps_root, nesterov: as for `scale_by_adam`; b2 > 0.6, below which
         rho_inf <= 4 and r_t is not defined.
       threshold: the least rho_t for which the step is rectified, > 4. PyTorch takes rho_t > 5
-        and Optax rho_t >= 5.
+        and Optax rho_t >= 5; the paper rho_t > 4.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.

@@ -1,4 +1,4 @@
-"""Rprop (Riedmiller & Braun, 1993), without weight backtracking, as in PyTorch.
+"""Rprop (Riedmiller & Braun, 1993) without weight backtracking: iRprop- (Igel & Huesken, 2000).
 
 s_t = g_t g_{t-1}
 d_t = clip(eta_plus d_{t-1})  if s_t > 0,   clip(eta_minus d_{t-1})  if s_t < 0,   else d_{t-1}
@@ -32,7 +32,8 @@ def rprop_rule(
     g: jax.Array, d: jax.Array, u_old: jax.Array, *,
     eta_minus: Hyper, eta_plus: Hyper, min_step_size: Hyper, max_step_size: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    s = (g * u_old.conj()).real  # the last update has the last gradient's sign
+    # The last update has the last gradient's sign. Signs, since g u_old may underflow.
+    s = (jnp.sign(g) * jnp.sign(u_old).conj()).real
     factor = jnp.where(s > 0, eta_plus, eta_minus)
     d = jnp.where(s == 0, d, jnp.clip(d * factor, min_step_size, max_step_size))
     u = jnp.where(s < 0, 0, d * jnp.sign(g))
@@ -45,11 +46,13 @@ class scale_by_rprop(GradientTransformation):
         s = g g_old;  d <- clip(eta_plus d) if s > 0, clip(eta_minus d) if s < 0
         u = d sign(g), or 0 if s < 0, after which the sign is forgotten for one step
 
-    Source: Riedmiller, Braun, "A direct adaptive method for faster backpropagation learning:
-    the RPROP algorithm", 1993. Optax returns the update of the step before (optax#1725).
+    Source: Igel, Huesken, "Improving the Rprop learning algorithm", 2000, iRprop-, which is
+    PyTorch's Rprop too; after Riedmiller, Braun, "A direct adaptive method for faster
+    backpropagation learning: the RPROP algorithm", 1993, where a step that changed the sign
+    is taken back. Optax returns the update of the step before (optax#1725).
 
     Args:
-      learning_rate: the first step size, >= 0.
+      learning_rate: the first step size, >= 0; not clipped to the bounds.
       eta_minus, eta_plus: factors on a change and on a repetition of sign; 0 < eta_minus < 1
         and eta_plus > 1.
       min_step_size, max_step_size: bounds of the step sizes, >= 0.
@@ -96,7 +99,8 @@ class rprop(Composed):
         x <- x - d sign(g), or x if g g_old < 0
 
     Source: Riedmiller, Braun, "A direct adaptive method for faster backpropagation learning:
-    the RPROP algorithm", 1993.
+    the RPROP algorithm", 1993; the form without backtracking, iRprop-, of Igel, Huesken,
+    "Improving the Rprop learning algorithm", 2000.
 
     Args:
       learning_rate, eta_minus, eta_plus, min_step_size, max_step_size: as for

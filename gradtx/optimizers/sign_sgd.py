@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction
 from gradtx.core.leaf import map_leaves
 from gradtx.core.slot import Params, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
@@ -31,7 +31,7 @@ class scale_by_sign(Stateless):
     """u <- sign(u); zero stays zero, and a complex u becomes u / |u|.
 
     Source: Bernstein et al., "signSGD: compressed optimisation for non-convex problems",
-    2018, arXiv:1802.04434. As a stage: sign(u) <- u.
+    2018, arXiv:1802.04434.
 
     >>> tx = gradtx.scale_by_sign()
     """
@@ -85,6 +85,10 @@ class signum(Composed):
     learning_rate: ScalarOrSchedule
     beta: Hyper = 0.9
     accumulator_dtype: DTypeLike | None = dtype(default=None)
+
+    def validate(self) -> None:
+        check_fraction("beta", self.beta)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         return chain(

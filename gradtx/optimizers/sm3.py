@@ -4,7 +4,7 @@
     mu_i = max of nu_t over all axes but i
     u_t  = momentum of g_t / sqrt(nu_t + eps)
 
-A leaf of shape (m, n) has m + n accumulators in the place of m n.
+A leaf of shape (m, n) has m + n accumulators in the place of m n; a scalar has one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from gradtx.transforms.scale import scale_by_learning_rate
 
 
 class ScaleBySM3State(NamedTuple):
-    """For every leaf a list of accumulators, one vector an axis; and the momentum."""
+    """For every leaf a list of accumulators, one vector an axis; and the momentum.
+
+    A scalar, which has no axis, has a list of one number.
+    """
 
     mu: Annotated[Updates, Reduced()]
     nu: Annotated[Updates, Slot()]
@@ -42,12 +45,13 @@ def sm3_rule(
     eps: Hyper,
 ) -> tuple[jax.Array, jax.Array, list[jax.Array]]:  # fmt: skip
     axes = range(g.ndim)
-    along = [jnp.expand_dims(m, [a for a in axes if a != i]) for i, m in enumerate(mu)]
-    least = functools.reduce(jnp.minimum, along) if along else jnp.zeros_like(abs_sq(g))
+    others = [tuple(a for a in axes if a != i) for i in axes] or [()]
+    along = [jnp.expand_dims(m, axis) for m, axis in zip(mu, others, strict=True)]
+    least = functools.reduce(jnp.minimum, along)
     nu = b2 * least + new * abs_sq(g)
     u = g * jnp.where(nu > 0, jax.lax.rsqrt(nu + eps), 0)
     momentum = b1 * momentum + (1 - b1) * u
-    mu = [jnp.max(nu, axis=[a for a in axes if a != i], initial=0) for i in axes]
+    mu = [jnp.max(nu, axis=axis, initial=0) for axis in others]
     return momentum, momentum, mu
 
 
@@ -55,7 +59,7 @@ class scale_by_sm3(GradientTransformation):
     """SM3's stage: AdaGrad with an accumulator for every row and column.
 
         nu = min_i mu_i + |g|^2;  mu_i <- max of nu over the other axes
-        u = b1 u_old + (1 - b1) g / sqrt(nu + eps)
+        u = b1 u_old + (1 - b1) g / sqrt(nu + eps), g / sqrt(nu + eps) being 0 where nu is
 
     Source: Anil, Gupta, Koren, Singer, "Memory-efficient adaptive optimization", 2019,
     arXiv:1901.11150, Algorithm SM3-II.
@@ -81,7 +85,7 @@ class scale_by_sm3(GradientTransformation):
         check_nonnegative("eps", self.eps)
 
     def init(self, params: Params) -> State:
-        vectors = shaped_zeros_like(params, lambda shape: [(size,) for size in shape])
+        vectors = shaped_zeros_like(params, lambda shape: [(size,) for size in shape] or [()])
         return ScaleBySM3State(vectors, zeros_like(params))
 
     def transform(
@@ -99,7 +103,7 @@ class sm3(Composed):
     """SM3: adaptive rates with little more memory than momentum.
 
         nu = min_i mu_i + g^2;  mu_i <- max of nu over the other axes
-        v <- momentum v + (1 - momentum) g / sqrt(nu);  x <- x - lr v
+        v <- momentum v + (1 - momentum) g / sqrt(nu + 1e-8);  x <- x - lr v
 
     Source: Anil, Gupta, Koren, Singer, "Memory-efficient adaptive optimization", 2019,
     arXiv:1901.11150, Algorithm SM3-II.
@@ -116,6 +120,10 @@ class sm3(Composed):
 
     learning_rate: ScalarOrSchedule
     momentum: Hyper = 0.9
+
+    def validate(self) -> None:
+        check_fraction("momentum", self.momentum)
+        super().validate()
 
     def compose(self) -> GradientTransformation:
         return chain(scale_by_sm3(self.momentum), scale_by_learning_rate(self.learning_rate))

@@ -3,6 +3,8 @@
 mu_t = b1 mu_{t-1} + (1 - b1) g_t
 nu_t = nu_{t-1} - (1 - b2) sign(nu_{t-1} - g_t^2) g_t^2
 u_t  = (mu_t / (1 - b1^t)) / (sqrt(nu_t / (1 - b2^t) + eps_root) + eps)
+
+The paper has neither the bias corrections nor eps_root.
 """
 
 from __future__ import annotations

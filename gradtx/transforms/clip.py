@@ -46,8 +46,9 @@ class clip(Stateless):
 
 
 def clip_by_block_rms_rule(u: jax.Array, *, threshold: Hyper) -> jax.Array:
-    square = jnp.sum(abs_sq(u)) / max(u.size, 1)
-    return u * jnp.minimum(1.0, threshold * jax.lax.rsqrt(jnp.maximum(square, 1e-37)))
+    square = jnp.mean(abs_sq(u))
+    inside = jnp.sqrt(square) <= threshold  # false for NaN, which is to be seen
+    return u * jnp.where(inside, 1, threshold * jax.lax.rsqrt(jnp.where(inside, 1, square)))
 
 
 class clip_by_block_rms(Stateless):

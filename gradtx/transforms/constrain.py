@@ -9,12 +9,10 @@ import jax.numpy as jnp
 
 from gradtx.core.leaf import is_optimised, map_leaves
 from gradtx.core.slot import Params, Reduced, State, Updates
-from gradtx.core.transformation import GradientTransformation
+from gradtx.core.transformation import EmptyState, GradientTransformation
 from gradtx.transforms.stateless import Stateless
 
-
-class NonNegativeParamsState(NamedTuple):
-    """State of `keep_params_nonnegative`: nothing."""
+NonNegativeParamsState = EmptyState  # as in Optax
 
 
 class ZeroNansState(NamedTuple):
@@ -24,11 +22,13 @@ class ZeroNansState(NamedTuple):
 
 
 def keep_nonnegative_rule(u: jax.Array, p: jax.Array) -> jax.Array:
-    return jnp.where(p + u < 0, -p, u)
+    return u if jnp.iscomplexobj(p) else jnp.where(p + u < 0, -p, u)
 
 
 class keep_params_nonnegative(Stateless):
     """u <- -p where p + u would be negative, so that the parameter becomes zero. To be last.
+
+    Complex leaves, which have no sign, pass unchanged.
 
     Raises:
       ValueError: in `update`: `params` is missing.
@@ -38,9 +38,6 @@ class keep_params_nonnegative(Stateless):
     >>> tx.update(jnp.asarray([-3.0, 0.5]), tx.init(params), params)[0]
     Array([-1. ,  0.5], dtype=float32)
     """
-
-    def init(self, params: Params) -> State:
-        return NonNegativeParamsState()
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
         if params is None:

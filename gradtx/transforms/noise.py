@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.hyper import Hyper, as_float, check_nonnegative
 from gradtx.core.leaf import is_optimised, map_leaves
@@ -42,11 +43,11 @@ class add_noise(GradientTransformation):
     Args:
       eta: variance at the first step, >= 0.
       gamma: how fast it falls, >= 0.
-      key: a random key, or a whole number to make one of.
+      key: a random key, new or old style, or a whole number >= 0 to make one of.
 
     Raises:
       TypeError, ValueError: `eta` or `gamma` is not a number, or negative; `key` is neither a
-        key nor a whole number.
+        key nor a whole number >= 0.
 
     >>> tx = gradtx.add_noise(0.01, 0.55, key=0)
     """
@@ -58,14 +59,23 @@ class add_noise(GradientTransformation):
     def validate(self) -> None:
         check_nonnegative("eta", self.eta)
         check_nonnegative("gamma", self.gamma)
-        is_key = hasattr(self.key, "dtype") and jnp.issubdtype(self.key.dtype, jax.dtypes.prng_key)
-        is_raw = getattr(self.key, "shape", None) == (2,)
-        if not (is_key or is_raw or (isinstance(self.key, int) and self.key >= 0)):
-            raise TypeError(f"key must be a random key or a whole number, got {self.key!r}")
+        dtype, shape = getattr(self.key, "dtype", None), np.shape(self.key)
+        if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ():
+            return
+        if dtype == np.uint32 and shape == (2,):
+            return
+        whole = isinstance(self.key, int | np.integer) and not isinstance(self.key, bool)
+        if not whole or self.key < 0:
+            raise TypeError(f"key must be one random key or a whole number >= 0, got {self.key!r}")
 
     def init(self, params: Params) -> State:
-        key = jax.random.key(self.key) if isinstance(self.key, int) else jnp.array(self.key)
-        return AddNoiseState(zero_count(), key)
+        if np.shape(self.key) == (2,):
+            return AddNoiseState(
+                zero_count(), jax.random.wrap_key_data(jnp.array(self.key), impl="threefry2x32")
+            )
+        if isinstance(self.key, int | np.integer):
+            return AddNoiseState(zero_count(), jax.random.key(self.key))
+        return AddNoiseState(zero_count(), jnp.array(self.key))
 
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any

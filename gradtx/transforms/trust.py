@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.hyper import Hyper, check_nonnegative, check_positive
+from gradtx.core.hyper import Hyper, check_nonnegative, check_number, check_positive
 from gradtx.core.leaf import map_leaves
 from gradtx.core.numerics import abs_sq, global_norm
 from gradtx.core.slot import Params, Updates
@@ -139,11 +139,11 @@ class normalize_by_update_norm(Stateless):
     """u <- u scale_factor / (|u| + eps), with the norm over all leaves.
 
     Args:
-      scale_factor: the norm of the result, > 0.
+      scale_factor: the norm of the result; negative for descent.
       eps: added to the norm, > 0, so that zero updates stay zero.
 
     Raises:
-      TypeError, ValueError: an argument is not a number, or not positive.
+      TypeError, ValueError: an argument is not a finite number, or `eps` is not positive.
 
     >>> tx = gradtx.normalize_by_update_norm()
     """
@@ -152,7 +152,7 @@ class normalize_by_update_norm(Stateless):
     eps: Hyper = 1e-6
 
     def validate(self) -> None:
-        check_positive("scale_factor", self.scale_factor)
+        check_number("scale_factor", self.scale_factor)
         check_positive("eps", self.eps)
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
