@@ -19,21 +19,28 @@ from gradtx.core.transformation import (
 )
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
+from gradtx.optimizers.adafactor import FactoredState, adafactor, scale_by_factored_rms
 from gradtx.optimizers.adagrad import ScaleByRssState, adagrad, scale_by_rss
 from gradtx.optimizers.adam import ScaleByAdamState, adam, adamw, scale_by_adam
 from gradtx.optimizers.adamax import adamax, adamaxw, scale_by_adamax
 from gradtx.optimizers.adan import ScaleByAdanState, adan, scale_by_adan
 from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_amsgrad
+from gradtx.optimizers.fromage import fromage
+from gradtx.optimizers.lamb import lamb
+from gradtx.optimizers.lars import lars
 from gradtx.optimizers.lion import ScaleByLionState, lion, scale_by_lion
 from gradtx.optimizers.momentum import classical_momentum
 from gradtx.optimizers.nadam import ScaleByNadamState, nadam, nadamw, scale_by_nadam
 from gradtx.optimizers.nesterov import lookahead_trace, nesterov_momentum
+from gradtx.optimizers.noisy_sgd import noisy_sgd
+from gradtx.optimizers.novograd import ScaleByNovogradState, novograd, scale_by_novograd
 from gradtx.optimizers.optimistic import (
     ScaleByOptimisticGradientState,
     optimistic_adam_v2,
     optimistic_gradient_descent,
     scale_by_optimistic_gradient,
 )
+from gradtx.optimizers.polyak import polyak_sgd, scale_by_polyak
 from gradtx.optimizers.radam import radam, scale_by_radam
 from gradtx.optimizers.rmsprop import (
     ScaleByRmsState,
@@ -47,6 +54,7 @@ from gradtx.optimizers.rmsprop import (
 from gradtx.optimizers.rprop import ScaleByRpropState, rprop, scale_by_rprop
 from gradtx.optimizers.sgd import sgd
 from gradtx.optimizers.sign_sgd import scale_by_sign, sign_sgd, signum
+from gradtx.optimizers.sm3 import ScaleBySM3State, scale_by_sm3, sm3
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
 from gradtx.schedules.cosine import cosine_decay_schedule
 from gradtx.schedules.exponential import exponential_decay
@@ -58,8 +66,15 @@ from gradtx.schedules.warmup import (
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
 )
-from gradtx.transforms.clip import clip, clip_by_global_norm
+from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm
+from gradtx.transforms.constrain import (
+    NonNegativeParamsState,
+    ZeroNansState,
+    keep_params_nonnegative,
+    zero_nans,
+)
 from gradtx.transforms.decay import WeightDecaySchedule, add_decayed_weights
+from gradtx.transforms.noise import AddNoiseState, add_noise
 from gradtx.transforms.scale import (
     ScaleByScheduleState,
     scale,
@@ -68,6 +83,13 @@ from gradtx.transforms.scale import (
 )
 from gradtx.transforms.stateless import identity, set_to_zero, stateless
 from gradtx.transforms.trace import EmaState, TraceState, ema, trace
+from gradtx.transforms.trust import (
+    centralize,
+    normalize_by_update_norm,
+    scale_by_param_block_norm,
+    scale_by_param_block_rms,
+    scale_by_trust_ratio,
+)
 
 __version__ = "0.1.0"
 
@@ -98,14 +120,22 @@ __all__ = [
     "amsgrad",
     "adabelief",
     "adadelta",
+    "adafactor",
     "adan",
+    "fromage",
+    "lamb",
+    "lars",
     "lion",
+    "noisy_sgd",
+    "novograd",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
+    "polyak_sgd",
     "radam",
     "rprop",
     "sign_sgd",
     "signum",
+    "sm3",
     "yogi",
     "identity",
     "stateless",
@@ -142,17 +172,36 @@ __all__ = [
     "scale_by_belief",
     "ScaleByAdaDeltaState",
     "scale_by_adadelta",
+    "FactoredState",
+    "scale_by_factored_rms",
     "ScaleByAdanState",
     "scale_by_adan",
     "ScaleByLionState",
     "scale_by_lion",
+    "ScaleByNovogradState",
+    "scale_by_novograd",
     "ScaleByOptimisticGradientState",
     "scale_by_optimistic_gradient",
+    "scale_by_polyak",
     "scale_by_radam",
     "ScaleByRpropState",
     "scale_by_rprop",
     "scale_by_sign",
+    "ScaleBySM3State",
+    "scale_by_sm3",
     "scale_by_yogi",
+    "NonNegativeParamsState",
+    "ZeroNansState",
+    "keep_params_nonnegative",
+    "zero_nans",
+    "AddNoiseState",
+    "add_noise",
+    "centralize",
+    "normalize_by_update_norm",
+    "scale_by_param_block_norm",
+    "scale_by_param_block_rms",
+    "scale_by_trust_ratio",
+    "clip_by_block_rms",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

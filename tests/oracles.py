@@ -85,7 +85,7 @@ def _scan(tx, x0, grads):
     return jax.lax.scan(one, (x0, tx.init(x0)), grads)[1]
 
 
-_descend_traced = jax.jit(_scan)
+traced_descend = jax.jit(_scan)
 
 
 def assert_close(actual, expected, rtol=1e-12):
@@ -99,7 +99,7 @@ def check_double(tx, problem, expected):
     """float64, hyperparameters traced: one compilation serves all examples of a test."""
     assert len(expected) == STEPS
     with jax.enable_x64(True):
-        xs = _descend_traced(tx, problem.x0, np.stack(problem.grads))
+        xs = traced_descend(tx, problem.x0, np.stack(problem.grads))
         assert xs.dtype == problem.x0.dtype
     assert_close(xs, expected)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
-from gradtx.core.slot import Slot
+from gradtx.core.slot import Flag, Key, Reduced, Scalar, Slot
 from gradtx.testing import LAWS, check_transformation, gradients_like
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 32).reshape(8, 4), "b": jnp.ones(4, jnp.bfloat16)}
@@ -168,6 +168,90 @@ def test_sharding_goes_red(monkeypatch):
 
 def test_every_law_has_a_breaker():
     assert set(BREAKERS) | {"shards"} == set(LAWS)
+
+
+class ReducedState(NamedTuple):
+    rows: Annotated[Any, Reduced()]
+    done: Flag
+    key: Key
+    size: Scalar
+
+
+KEY = jax.random.key(0)
+
+
+class remembers(Stage):
+    """A stage with a field of every kind that is not like the parameters, and none wrong."""
+
+    def init(self, params):
+        rows = gradtx.core.leaf.shaped_zeros_like(params, lambda shape: [shape[:1], ()])
+        return ReducedState(rows, jnp.array(False), jnp.array(KEY), jnp.zeros(()))
+
+
+def test_fields_of_every_kind_are_let_pass():
+    check_transformation(remembers(), PARAMS)
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("rows", {"w": jnp.zeros(33)}, "rows is larger than any parameter"),
+        ("rows", {"w": jnp.zeros(2, complex)}, "rows is complex"),
+        ("done", jnp.zeros(()), "done is not a bool"),
+        ("done", jnp.zeros(2, bool), "done is not a bool"),
+        ("key", jnp.zeros(2, jnp.uint32), "key is not a prng_key"),
+        ("key", jax.random.split(KEY), "key is not a prng_key"),
+        ("size", jnp.zeros((), jnp.int32), "size is not a floating"),
+    ],
+)
+def test_fields_of_the_wrong_kind(field, value, words):
+    class wrong(remembers):
+        def init(self, params):
+            return super().init(params)._replace(**{field: value})
+
+    with pytest.raises(AssertionError, match=words):
+        check_transformation(wrong(), PARAMS, laws=["says_what_its_state_is"])
+
+
+def test_a_key_of_ones_own_in_the_state_is_seen():
+    class shares_its_key(remembers):
+        own: Any = gradtx.core.value.static(default=None)
+
+        def init(self, params):
+            return super().init(params)._replace(key=self.own)
+
+    with pytest.raises(AssertionError, match=r"(?s)never_aliases: .*own, which was donated"):
+        check_transformation(shares_its_key(own=jax.random.key(1)), PARAMS, laws=["never_aliases"])
+
+
+def test_keys_are_compared():
+    class draws_another(remembers):
+        def transform(self, updates, state, params, **extra_args):
+            other = isinstance(state.size, jax.core.Tracer)
+            return updates, state._replace(key=jax.random.fold_in(state.key, int(other)))
+
+    with pytest.raises(AssertionError, match="the state differs under jit"):
+        check_transformation(draws_another(), PARAMS, laws=["is_the_same_under_jit"])
+
+
+class needs_the_loss(Stage):
+    requires = ("value",)
+
+    def transform(self, updates, state, params, **extra_args):
+        return gradtx.map_leaves(scale_rule, updates, c=extra_args["value"]), state
+
+
+def test_extra_arguments_reach_every_update_and_step():
+    check_transformation(needs_the_loss(), PARAMS, value=2.0)
+    for law in LAWS:
+        if law in ("is_a_value", "initialises_abstractly", "tells_what_is_wrong"):
+            continue  # make no update, or one that is refused before
+        with pytest.raises(AssertionError, match="needs the extra argument 'value'"):
+            check_transformation(needs_the_loss(), PARAMS, laws=[law])
+
+
+def test_extra_arguments_that_are_ignored_do_no_harm():
+    check_transformation(gradtx.sgd(0.1), PARAMS, value=2.0)
 
 
 def test_unknown_law():

@@ -27,10 +27,11 @@ def map_leaves(
     rule: Callable[..., Any],
     updates: Updates,
     *slots: Any,
+    reduced: tuple[Any, ...] = (),
     reads: tuple[Any, ...] = (),
     **scalars: Any,
 ) -> Any:
-    """Applies `rule(update, *slots, *reads, **scalars)` to each leaf of `updates`.
+    """Applies `rule(update, *slots, *reduced, *reads, **scalars)` to each leaf of `updates`.
 
     The rule is called through one inner `jit`, so leaves of equal shape and dtype are traced
     once. It must therefore be a module-level function. Python numbers among `scalars` reach
@@ -38,10 +39,12 @@ def map_leaves(
 
     Args:
       rule: takes arrays in float32 or wider; returns the new update and the new value of
-        every slot, in order.
+        every slot and every reduced slot, in order.
       updates: tree of arrays; `None` and leaves that are not inexact pass through.
       *slots: trees with the structure and leaf shapes of `updates`.
-      reads: further such trees that the rule only reads, such as the parameters.
+      reduced: slots that hold, in the place of each leaf, an array of another shape or a
+        tree of arrays, such as Adafactor's row and column.
+      reads: further trees like `updates` that the rule only reads, such as the parameters.
       **scalars: numbers, 0-d arrays.
 
     Returns:
@@ -49,7 +52,8 @@ def map_leaves(
       tree for each in the dtype it had.
 
     Raises:
-      ValueError: structures or shapes differ; the message names the leaf's path.
+      ValueError: structures or shapes differ, or the rule changes the shape of a slot; the
+        message names the leaf's path.
 
     >>> def momentum_rule(g, v, *, rho):
     ...     v = rho * v + g
@@ -59,8 +63,14 @@ def map_leaves(
     >>> updates
     {'w': Array([2.], dtype=float32)}
     """
+    treedef: Any
     leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     columns = [match(updates, x, "updates", "the state or params") for x in (*slots, *reads)]
+    reduced_columns, reduced_treedefs = [], []
+    for tree in reduced:
+        subtrees, reduced_treedef = _match_up_to(updates, tree)
+        reduced_columns.append(subtrees)
+        reduced_treedefs.append(reduced_treedef)
     constants = {k: v for k, v in scalars.items() if type(v) in (bool, int, float)}
     operands = {k: v for k, v in scalars.items() if k not in constants}
     for name, value in operands.items():
@@ -73,42 +83,57 @@ def map_leaves(
     rows = []
     for i, leaf in enumerate(leaves):
         others = [column[i] for column in columns]
+        small = [column[i] for column in reduced_columns]
         if not is_optimised(leaf):
-            rows.append((leaf, *others[: len(slots)]))
+            rows.append((leaf, *others[: len(slots)], *small))
             continue
-        if not all(map(is_optimised, others)):
+        if not all(map(is_optimised, others)) or any(x is None for x in small):
             raise ValueError(
                 f"updates{path_of(updates, i)} is an array, but the state or params has "
                 "nothing there; was the state made by init with these parameters?"
             )
-        rows.append(_apply(rule, len(slots), (*constants.items(),), (leaf, *others), operands))
+        old = (*others[: len(slots)], *small)
+        row = _apply(rule, (*constants.items(),), leaf, old, others[len(slots) :], operands)
+        if reduced:
+            _check_shapes(old, row[1:], f"updates{path_of(updates, i)}")
+        rows.append(row)
 
-    treedefs = [treedef, *(jax.tree.structure(slot, is_leaf=_is_none) for slot in slots)]
-    trees = tuple(
-        jax.tree.unflatten(treedefs[j], [row[j] for row in rows]) for j in range(1 + len(slots))
-    )
-    return trees if slots else trees[0]
+    treedefs = [
+        treedef,
+        *(jax.tree.structure(slot, is_leaf=_is_none) for slot in slots),
+        *reduced_treedefs,
+    ]
+    trees = tuple(jax.tree.unflatten(d, [row[j] for row in rows]) for j, d in enumerate(treedefs))
+    return trees if len(trees) > 1 else trees[0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _check_shapes(old: Any, new: Any, name: str) -> None:
+    shapes = [[np.shape(x) for x in jax.tree.leaves(slots)] for slots in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the state of {name} has shapes {shapes[0]} and would get {shapes[1]}; "
+            "was it made by init with these parameters?"
+        )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(
     rule: Callable[..., Any],
-    slot_count: int,
     constants: tuple[tuple[str, float], ...],
-    arrays: tuple[Any, ...],
+    leaf: Any,
+    slots: tuple[Any, ...],
+    reads: list[Any],
     operands: dict[str, Any],
-) -> tuple[jax.Array, ...]:
-    cast = common_precision(arrays)
+) -> tuple[Any, ...]:
+    cast = common_precision(jax.tree.leaves((leaf, slots, reads)))
+    arrays = jax.tree.map(cast, (leaf, *slots, *reads))
     # All operands have one precision by now: the only promotion left is real to complex.
     with jax.numpy_dtype_promotion("standard"):
-        results = rule(
-            *map(cast, arrays), **dict(constants), **{k: cast(v) for k, v in operands.items()}
-        )
-    update, *slots = results if slot_count else (results,)
-    old_slots = arrays[1 : 1 + slot_count]
+        results = rule(*arrays, **dict(constants), **{k: cast(v) for k, v in operands.items()})
+    update, *new_slots = results if slots else (results,)
     return (
         cast(update),
-        *(new.astype(old.dtype) for new, old in zip(slots, old_slots, strict=True)),
+        *jax.tree.map(lambda old, new: new.astype(old.dtype), slots, tuple(new_slots)),
     )
 
 
@@ -170,6 +195,33 @@ def as_operand(value: Any) -> Any:
     changes them every step then compiles once. A rule that forms `1 - b` wants the constant.
     """
     return np.float64(value) if type(value) in (int, float) else value
+
+
+def _match_up_to(tree: Any, other: Any) -> tuple[list[Any], Any]:
+    """What stands in `other` in the place of each leaf of `tree`, and the structure around it.
+
+    Raises:
+      ValueError: a path is missing on one side.
+    """
+    treedef: Any = jax.tree.structure(tree, is_leaf=_is_none)
+    try:
+        return treedef.flatten_up_to(other), treedef
+    except (ValueError, TypeError):
+        pass  # containers of other types, or paths that are missing
+    paths = _paths(tree)
+    places = set(paths)
+    flat, other_treedef = jax.tree_util.tree_flatten_with_path(
+        other,
+        is_leaf=lambda path, node: node is None or jax.tree_util.keystr(path) in places,
+        is_leaf_takes_path=True,
+    )
+    subtrees = {jax.tree_util.keystr(path): node for path, node in flat}
+    if paths != list(subtrees):
+        missing = [f"updates has {p} and the state does not" for p in paths if p not in subtrees]
+        extra = [f"the state has {p} and updates does not" for p in subtrees if p not in places]
+        detail = "; ".join(missing[:3] + extra[:3]) or "order of leaves"
+        raise ValueError(f"updates and the state differ in structure: {detail}")
+    return list(subtrees.values()), other_treedef
 
 
 def path_of(tree: Any, index: int) -> str:
@@ -282,3 +334,23 @@ def full_like(params: Params, fill_value: Any, dtype: Any = None, *, real: bool 
 def zeros_like(params: Params, dtype: Any = None, *, real: bool = False) -> Updates:
     """A fresh slot of zeros; arguments as for `full_like`."""
     return full_like(params, 0, dtype, real=real)
+
+
+def shaped_zeros_like(params: Params, shape_of: Callable[[tuple[int, ...]], Any]) -> Updates:
+    """A fresh reduced slot of real zeros, `None` where a leaf is not optimised.
+
+    Args:
+      params: tree of arrays, or of `jax.ShapeDtypeStruct`.
+      shape_of: from a leaf's shape to the shape of its slot, or to a list of such shapes.
+    """
+
+    def zeros(leaf: Any) -> Any:
+        if not is_optimised(leaf):
+            return None
+        real = _real_dtype(wide_dtype(_dtype_of(leaf)))
+        shape = shape_of(np.shape(leaf))
+        if isinstance(shape, list):
+            return [jnp.zeros(each, real) for each in shape]
+        return jnp.zeros(shape, real)
+
+    return jax.tree.map(zeros, params)

@@ -37,8 +37,18 @@ class Slot(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reduced(Kind):
+    """A tree with smaller arrays in the place of each leaf: norms, means over some axes."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Boolean(Kind):
     """A truth value: shape (), bool."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomKey(Kind):
+    """A random key: shape ()."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +69,7 @@ class Nested(Kind):
 Count = Annotated[jax.Array, Counter()]
 Scalar = Annotated[jax.Array, Number()]
 Flag = Annotated[jax.Array, Boolean()]
+Key = Annotated[jax.Array, RandomKey()]
 Inner = Annotated[Any, Nested()]
 
 

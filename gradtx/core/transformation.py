@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 
@@ -54,6 +54,9 @@ class GradientTransformation(Value):
     [0.9 1.9]
     """
 
+    # The extra arguments that a stage cannot do without, such as `value` of `scale_by_polyak`.
+    requires: ClassVar[tuple[str, ...]] = ()
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         return object.__new__(_Pair if cls is GradientTransformation else cls)  # type: ignore
 
@@ -92,8 +95,15 @@ class GradientTransformation(Value):
 
         Raises:
           TypeError: `updates` and `state` are swapped.
+            An extra argument that a stage requires is missing; the message names both.
           ValueError: structures or shapes differ; the message names the leaf's path.
         """
+        for name, stage in self.required_extra_args.items():
+            if extra_args.get(name) is None:
+                raise TypeError(
+                    f"{stage} needs the extra argument {name!r}: "
+                    f"update(updates, state, params, {name}=...)"
+                )
         if is_state(updates) and not is_state(state):
             raise TypeError(
                 "update(updates, state, params) was given a state as updates; "
@@ -125,6 +135,23 @@ class GradientTransformation(Value):
         """
         new_updates, state = self.update(updates, state, params, **extra_args)
         return apply_updates(params, new_updates), state
+
+    @functools.cached_property
+    def required_extra_args(self) -> Mapping[str, str]:
+        """The extra arguments that `update` needs, and the stage that needs each.
+
+        >>> dict(gradtx.chain(gradtx.clip(1.0), gradtx.polyak_sgd()).required_extra_args)
+        {'value': 'scale_by_polyak'}
+        """
+        required = dict.fromkeys(self.requires, type(self).__name__)
+        for inner in self._inner_transformations():
+            required |= inner.required_extra_args
+        return required
+
+    def _inner_transformations(self) -> Iterable[GradientTransformation]:
+        fields = [getattr(self, name) for name in (*self._children, *self._statics)]
+        nodes = jax.tree.leaves(fields, is_leaf=lambda x: isinstance(x, GradientTransformation))
+        return [node for node in nodes if isinstance(node, GradientTransformation)]
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         """Where the next gradient is to be taken: `params`, unless the method looks ahead.
@@ -178,6 +205,14 @@ class _Pair(GradientTransformation):
             optimised_only(updates), state, optimised_only(params), **extra_args
         )
         return with_others_of(updates, new), state
+
+    @functools.cached_property
+    def required_extra_args(self) -> Mapping[str, str]:
+        parameters = inspect.signature(self.update_fn).parameters.values()
+        name = getattr(self.update_fn, "__qualname__", repr(self.update_fn)).split(".")[0]
+        return {
+            p.name: name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty
+        }
 
     def __repr__(self) -> str:
         return f"GradientTransformation({show(self.init_fn)}, {show(self.update_fn)})"
@@ -252,6 +287,9 @@ class Composed(GradientTransformation):
 
     def validate(self) -> None:
         self.compose()
+
+    def _inner_transformations(self) -> Iterable[GradientTransformation]:
+        return (self._composition,)
 
     def init(self, params: Params) -> State:
         return self._composition.init(params)

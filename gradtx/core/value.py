@@ -81,9 +81,10 @@ class Value:
                 value = _as_dtype(field.name, value)
             elif not field.metadata.get("static"):
                 value = plain_number(value, whole=field.metadata.get("integer", False))
-                if value is None and field.default is not None:
+                optional = field.default is None or "None" in str(field.type)
+                if value is None and not optional:
                     raise TypeError(f"{field.name} must be a number, got None")
-            elif isinstance(field.default, bool):
+            elif field.type in ("bool", bool):
                 if not isinstance(value, bool | np.bool_):
                     raise TypeError(f"{field.name} must be True or False, got {value!r}")
                 value = bool(value)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gradtx.core.hyper import Hyper, check_nonnegative, check_positive
 from gradtx.core.leaf import as_operand, map_leaves
-from gradtx.core.numerics import global_norm
+from gradtx.core.numerics import abs_sq, global_norm
 from gradtx.core.slot import Params, Updates
 from gradtx.transforms.scale import scale_rule
 from gradtx.transforms.stateless import Stateless
@@ -43,6 +43,40 @@ class clip(Stateless):
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
         return map_leaves(clip_rule, updates, max_delta=as_operand(self.max_delta))
+
+
+def clip_by_block_rms_rule(u: jax.Array, *, threshold: Hyper) -> jax.Array:
+    square = jnp.mean(abs_sq(u))
+    inside = jnp.sqrt(square) <= threshold  # false for NaN, which is to be seen
+    return u * jnp.where(inside, 1, threshold * jax.lax.rsqrt(jnp.where(inside, 1, square)))
+
+
+class clip_by_block_rms(Stateless):
+    """Scales each leaf's update so that its root mean square is at most `threshold`.
+
+        u <- u min(1, threshold / rms(u))
+
+    Source: Shazeer, Stern, "Adafactor: adaptive learning rates with sublinear memory cost",
+    2018, arXiv:1804.04235, section 6.
+
+    Args:
+      threshold: the largest allowed root mean square, > 0. Number or 0-d array.
+
+    Raises:
+      TypeError, ValueError: `threshold` is not a number, or is not positive.
+
+    >>> tx = gradtx.clip_by_block_rms(1.0)
+    >>> tx.update(jnp.asarray([2.0, -2.0]), tx.init(None))[0]
+    Array([ 1., -1.], dtype=float32)
+    """
+
+    threshold: Hyper
+
+    def validate(self) -> None:
+        check_positive("threshold", self.threshold)
+
+    def apply(self, updates: Updates, params: Params | None) -> Updates:
+        return map_leaves(clip_by_block_rms_rule, updates, threshold=self.threshold)
 
 
 class clip_by_global_norm(Stateless):

@@ -5,7 +5,22 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.slot import Count, Counter, Inner, Nested, Number, Scalar, Slot, is_state, kinds
+from gradtx.core.slot import (
+    Boolean,
+    Count,
+    Counter,
+    Flag,
+    Inner,
+    Key,
+    Nested,
+    Number,
+    RandomKey,
+    Reduced,
+    Scalar,
+    Slot,
+    is_state,
+    kinds,
+)
 
 
 class Good(NamedTuple):
@@ -30,6 +45,16 @@ def test_kinds():
         "inner": Nested(),
     }
     assert kinds(gradtx.EmptyState) == {}
+
+
+class Others(NamedTuple):
+    rows: Annotated[Any, Reduced()]
+    done: Flag
+    key: Key
+
+
+def test_kinds_of_what_is_not_like_the_parameters():
+    assert kinds(Others) == {"rows": Reduced(), "done": Boolean(), "key": RandomKey()}
 
 
 def test_a_field_without_a_kind_is_named():

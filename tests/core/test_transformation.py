@@ -252,3 +252,21 @@ print(EXAMPLES.keys())
 assert not xla_bridge.backends_are_initialized()
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_a_missing_extra_argument_is_named_with_its_stage():
+    tx = gradtx.chain(gradtx.clip(1.0), gradtx.masked(gradtx.polyak_sgd(), True))
+    assert dict(tx.required_extra_args) == {"value": "scale_by_polyak"}
+    params = jnp.ones(2)
+    with pytest.raises(TypeError, match="scale_by_polyak needs the extra argument 'value'"):
+        tx.update(params, tx.init(params), params)
+
+
+def test_what_a_foreign_update_requires_is_read_from_its_signature():
+    def update(updates, state, params=None, *, grad, other=None):
+        return updates, state
+
+    tx = gradtx.chain(gradtx.GradientTransformation(lambda params: (), update))
+    assert list(tx.required_extra_args) == ["grad"]
+    with pytest.raises(TypeError, match="needs the extra argument 'grad'"):
+        tx.update(jnp.ones(2), tx.init(None))

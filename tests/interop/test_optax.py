@@ -22,10 +22,10 @@ def standard_promotion():
         yield
 
 
-def run(tx, steps=4, params=PARAMS):
+def run(tx, steps=4, params=PARAMS, **extra_args):
     state = tx.init(params)
     for _ in range(steps):
-        updates, state = tx.update(GRADS, state, params)
+        updates, state = tx.update(GRADS, state, params, **extra_args)
         params = optax.apply_updates(params, updates)
     return params
 
@@ -33,6 +33,14 @@ def run(tx, steps=4, params=PARAMS):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_gradtx_inside_optax(name):
     tx = EXAMPLES[name]
+    if "polyak" in name:
+        # Optax's combinators pass extra arguments on to instances of this class alone.
+        tx = optax.GradientTransformationExtraArgs(tx.init, tx.update)
+        plain = run(tx, value=1.0)
+        chex.assert_trees_all_close(run(optax.chain(tx), value=1.0), plain)
+        masked = optax.masked(tx, {"w": True, "b": True})
+        chex.assert_trees_all_close(run(masked, value=1.0), plain)
+        return
     plain = run(tx)
     chex.assert_trees_all_close(run(optax.chain(tx)), plain)
     chex.assert_trees_all_close(run(optax.chain(tx, optax.identity())), plain)

@@ -131,9 +131,9 @@ def test_values_that_are_not_numbers(name, argument):
 
 
 def test_every_public_constructor_is_in_a_table():
-    from tests.optimizers import test_validation_a
+    from tests.optimizers import test_validation_a, test_validation_b
 
-    tables = TABLE | test_validation_a.TABLE
+    tables = TABLE | test_validation_a.TABLE | test_validation_b.TABLE
     values = gradtx.GradientTransformation, gradtx.Schedule
     public = {
         name
@@ -144,7 +144,7 @@ def test_every_public_constructor_is_in_a_table():
         and getattr(gradtx, name).__module__.split(".")[1] != "core"
     }
     elsewhere = {"identity", "set_to_zero", "stateless", "scale_by_schedule", "join_schedules"}
-    elsewhere |= {"scale_by_sign"}
+    elsewhere |= {"centralize", "keep_params_nonnegative", "zero_nans", "scale_by_sign"}
     assert public & set(vars(gradtx)) <= tables.keys() | elsewhere
 
 

@@ -34,7 +34,7 @@ def test_every_public_transformation_has_an_example():
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_law(name, law):
-    check_transformation(EXAMPLES[name], PLAIN, laws=[law])
+    check_transformation(EXAMPLES[name], PLAIN, laws=[law], value=1.0)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -48,7 +48,7 @@ def test_odd_leaves(name):
         "keeps_still_without_gradient",
         "passes_over_other_leaves",
     ]
-    check_transformation(EXAMPLES[name], ODD_LEAVES, laws=laws)
+    check_transformation(EXAMPLES[name], ODD_LEAVES, laws=laws, value=1.0)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -58,14 +58,14 @@ def test_types_with_x64(name, x64):
         "b": {"single": jnp.ones(2, jnp.float32), "half": jnp.ones(2, jnp.float16)},
     }
     laws = ["has_a_type_fixed_point", "initialises_abstractly", "is_the_same_under_jit"]
-    check_transformation(EXAMPLES[name], params, laws=laws)
+    check_transformation(EXAMPLES[name], params, laws=laws, value=1.0)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_empty_tree(name):
     tx = EXAMPLES[name]
     state = tx.init(EMPTY)
-    updates, new_state = tx.update(EMPTY, state, EMPTY)
+    updates, new_state = tx.update(EMPTY, state, EMPTY, value=1.0)
     assert updates == EMPTY
     assert jax.tree.structure(new_state) == jax.tree.structure(state)
 

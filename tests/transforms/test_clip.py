@@ -80,3 +80,57 @@ def test_low_precision_norm_does_not_overflow():
     out = run(gradtx.clip_by_global_norm(1.0), jnp.full(100, 1000.0, jnp.float16))
     assert out.dtype == jnp.float16
     np.testing.assert_allclose(np.float32(out), 0.1, rtol=1e-3)
+
+
+def rms(x):
+    return np.sqrt(np.mean(np.abs(x) ** 2))
+
+
+@few
+@given(seed=st.integers(0, 10**6), bound=st.floats(0.1, 3.0))
+def test_block_rms(seed, bound):
+    rng = np.random.default_rng(seed)
+    tree = {
+        "a": rng.normal(size=(3, 4)),
+        "b": 0.1 * rng.normal(size=5),
+        "c": rng.normal(size=(2, 1, 3)) + 1j * rng.normal(size=(2, 1, 3)),
+        "d": rng.normal(),
+    }
+    with jax.enable_x64(True):
+        out = run(gradtx.clip_by_block_rms(bound), jax.tree.map(jnp.asarray, tree))
+        for key, u in tree.items():
+            assert_close(out[key], u / max(1.0, rms(u) / bound))
+
+
+def test_block_rms_trajectory():
+    problem = Problem(batch=1)
+    tx = gradtx.chain(gradtx.clip_by_block_rms(0.2), gradtx.sgd(0.1))
+    check_double(tx, problem, clipped(problem, lambda g: g / max(1.0, rms(g) / 0.2)))
+
+
+def test_block_rms_of_zero_none_and_very_small():
+    tx = gradtx.clip_by_block_rms(1.0)
+    u = {"z": jnp.zeros(3), "e": jnp.zeros((0, 2)), "s": jnp.full(3, 1e-25), "one": jnp.ones(2)}
+    out = run(tx, u)
+    for key in u:
+        np.testing.assert_array_equal(out[key], u[key])
+
+
+def test_block_rms_of_an_empty_leaf_and_of_zeros_makes_no_nan_on_the_way():
+    with jax.debug_nans(True):
+        run(gradtx.clip_by_block_rms(1.0), jnp.zeros((0, 2)))
+        slope = jax.grad(lambda u: run(gradtx.clip_by_block_rms(1.0), u)[0])(jnp.zeros(3))
+    np.testing.assert_array_equal(slope, [1.0, 0.0, 0.0])
+
+
+def test_block_rms_in_low_precision_does_not_overflow():
+    out = run(gradtx.clip_by_block_rms(0.5), jnp.full(100, 1000.0, jnp.float16))
+    assert out.dtype == jnp.float16
+    np.testing.assert_allclose(np.float32(out), 0.5, rtol=1e-3)
+
+
+def test_block_rms_that_is_not_finite_is_seen():
+    for bad in (np.inf, np.nan):
+        out = run(gradtx.clip_by_block_rms(1.0), {"a": jnp.asarray([1.0, bad]), "b": jnp.ones(1)})
+        assert np.isnan(out["a"][1]) and not np.isnan(out["b"]).any()
+    assert np.isnan(out["a"]).all()

@@ -1,0 +1,234 @@
+"""Adafactor (Shazeer & Stern, 2018, arXiv:1804.04235, Algorithms 4 and 5).
+
+For a leaf whose two largest axes a, b (a the larger) have at least `min_dim_size_to_factor`
+entries, with d_t = 1 - t^(-decay_rate),
+
+    v_row_t = d_t v_row_{t-1} + (1 - d_t) mean over a of (g_t^2 + epsilon)
+    v_col_t = d_t v_col_{t-1} + (1 - d_t) mean over b of (g_t^2 + epsilon)
+    u_t     = g_t / sqrt(v_row_t v_col_t / mean of v_row_t over b)
+
+and for every other leaf u_t = g_t / sqrt(v_t), v_t = d_t v_{t-1} + (1 - d_t) (g_t^2 + epsilon).
+Then each leaf of u_t is clipped to a root mean square of 1 and multiplied by that of its
+parameters, or by 1e-3 where that is less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from gradtx.core.compose import chain
+from gradtx.core.hyper import (
+    Hyper,
+    ScalarOrSchedule,
+    as_float,
+    check_fraction,
+    check_nonnegative,
+    check_positive,
+    check_rate,
+    check_steps,
+)
+from gradtx.core.leaf import map_leaves, shaped_zeros_like
+from gradtx.core.numerics import abs_sq, safe_increment, zero_count
+from gradtx.core.slot import Count, Params, Reduced, State, Updates
+from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.value import dtype, integer, static
+from gradtx.transforms.clip import clip_by_block_rms
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scale import scale, scale_by_learning_rate
+from gradtx.transforms.trace import ema
+from gradtx.transforms.trust import scale_by_param_block_rms
+
+
+class FactoredState(NamedTuple):
+    """Steps; row and column means of factored leaves; whole means of the others.
+
+    Where a leaf has none of a kind there is a zero of shape (1,).
+    """
+
+    count: Count  # type: ignore[assignment]
+    v_row: Annotated[Updates, Reduced()]
+    v_col: Annotated[Updates, Reduced()]
+    v: Annotated[Updates, Reduced()]
+
+
+def factored_axes(shape: tuple[int, ...], least: int) -> tuple[int, int] | None:
+    """The second largest and the largest axis, if both have at least `least` entries."""
+    if len(shape) < 2:
+        return None
+    *_, second, largest = (int(axis) for axis in np.argsort(shape))
+    return (second, largest) if shape[second] >= least else None
+
+
+def factored_rule(
+    g: jax.Array, v_row: jax.Array, v_col: jax.Array, v: jax.Array, *,
+    d: Hyper, epsilon: Hyper, factored: bool, least: int,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    square = abs_sq(g) + epsilon
+    axes = factored_axes(g.shape, least) if factored else None
+    if axes is None:
+        v = d * v + (1 - d) * square
+        return g / jnp.sqrt(v), v_row, v_col, v
+    b, a = axes
+    v_row = d * v_row + (1 - d) * jnp.mean(square, axis=a)
+    v_col = d * v_col + (1 - d) * jnp.mean(square, axis=b)
+    mean = jnp.mean(v_row, axis=b - (b > a), keepdims=True)
+    row_factor = jnp.expand_dims(jax.lax.rsqrt(v_row / mean), a)
+    col_factor = jnp.expand_dims(jax.lax.rsqrt(v_col), b)
+    return g * row_factor * col_factor, v_row, v_col, v
+
+
+def power_decay(step: jax.Array, exponent: Hyper) -> jax.Array:
+    """1 - (step + 1)^(-exponent), the decay of the second moment at a step counted from 0."""
+    return 1 - (as_float(step) + 1) ** (-exponent)
+
+
+class scale_by_factored_rms(GradientTransformation):
+    """Adafactor's stage: RMSProp whose second moment is kept as a row and a column.
+
+        v_row <- d v_row + (1 - d) mean_a(|g|^2 + epsilon);  v_col likewise over b
+        u = g / sqrt(v_row v_col / mean_b(v_row)),  d = 1 - t^(-decay_rate)
+
+    Source: Shazeer, Stern, "Adafactor: adaptive learning rates with sublinear memory cost",
+    2018, arXiv:1804.04235, Algorithm 4.
+
+    Args:
+      factored: `False` keeps the whole second moment of every leaf.
+      decay_rate: exponent of the decay, >= 0.
+      step_offset: the step at which the decay begins, for fine-tuning, >= 0; before it the
+        second moment is that of the last gradient.
+      min_dim_size_to_factor: least size of the two largest axes for factoring, >= 1.
+      epsilon: added to the squares, > 0.
+      decay_rate_fn: from a step, counted from 0, and `decay_rate` to d.
+
+    Raises:
+      TypeError, ValueError: an argument is not a number, or out of its range.
+
+    >>> tx = gradtx.scale_by_factored_rms()
+    >>> tx = gradtx.scale_by_factored_rms(min_dim_size_to_factor=2)
+    >>> [v.shape for v in tx.init(jnp.zeros((5, 3)))[1:]]
+    [(3,), (5,), (1,)]
+    """
+
+    factored: bool = static(default=True)
+    decay_rate: Hyper = 0.8
+    step_offset: int = integer(default=0)
+    min_dim_size_to_factor: int = static(default=128)
+    epsilon: Hyper = 1e-30
+    decay_rate_fn: Callable[[Any, Any], Any] = static(default=power_decay)
+
+    def validate(self) -> None:
+        check_nonnegative("decay_rate", self.decay_rate)
+        check_steps("step_offset", self.step_offset)
+        check_steps("min_dim_size_to_factor", self.min_dim_size_to_factor, low=1)
+        check_positive("epsilon", self.epsilon)
+
+    def init(self, params: Params) -> State:
+        def axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
+            return factored_axes(shape, self.min_dim_size_to_factor) if self.factored else None
+
+        def without(which: int) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
+            def shape_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+                found = axes(shape)
+                return (1,) if found is None else tuple(np.delete(shape, found[which]).tolist())
+
+            return shape_of
+
+        return FactoredState(
+            zero_count(),
+            v_row=shaped_zeros_like(params, without(1)),
+            v_col=shaped_zeros_like(params, without(0)),
+            v=shaped_zeros_like(params, lambda shape: (1,) if axes(shape) else shape),
+        )
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        step = jnp.maximum(state.count - self.step_offset, 0)
+        updates, v_row, v_col, v = map_leaves(
+            factored_rule, updates, reduced=(state.v_row, state.v_col, state.v),
+            d=self.decay_rate_fn(step, self.decay_rate), epsilon=self.epsilon,
+            factored=self.factored, least=self.min_dim_size_to_factor,
+        )  # fmt: skip
+        return updates, FactoredState(safe_increment(state.count), v_row, v_col, v)
+
+
+class adafactor(Composed):
+    """Adafactor: adaptive rates with a row and a column of state for each matrix.
+
+        u = g / sqrt(v_row v_col / mean(v_row));  u <- u / max(1, rms(u) / clipping_threshold)
+        x <- x - lr max(rms(x), 1e-3) u
+
+    Source: Shazeer, Stern, "Adafactor: adaptive learning rates with sublinear memory cost",
+    2018, arXiv:1804.04235, Algorithms 4 and 5.
+
+    Args:
+      learning_rate: number >= 0, 0-d array, or schedule; `None` for no scaling.
+      min_dim_size_to_factor, decay_rate, eps, factored: as for `scale_by_factored_rms`
+        (`eps` is its epsilon); `decay_offset` is its step_offset.
+      multiply_by_parameter_scale: whether the step is in units of the parameters.
+      clipping_threshold: largest root mean square of a leaf's update; `None` for none.
+      momentum: decay of a mean of updates, in [0, 1); `None` for none.
+      dtype_momentum: its dtype.
+      weight_decay_rate: added times the parameter after the learning rate, so not multiplied
+        by it, as in Optax; `None` for none.
+      weight_decay_mask: which leaves decay, as for `add_decayed_weights`.
+
+    Raises:
+      TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
+        `params` is missing.
+
+    >>> tx = gradtx.adafactor(1e-2)
+    >>> tx = gradtx.adafactor(1e-2, min_dim_size_to_factor=2, momentum=0.9)
+    """
+
+    learning_rate: ScalarOrSchedule | None = None
+    min_dim_size_to_factor: int = static(default=128)
+    decay_rate: Hyper = 0.8
+    decay_offset: int = integer(default=0)
+    multiply_by_parameter_scale: bool = static(default=True)
+    clipping_threshold: Hyper | None = 1.0
+    momentum: Hyper | None = None
+    dtype_momentum: DTypeLike = dtype(default=jnp.dtype("float32"))
+    weight_decay_rate: ScalarOrSchedule | None = None
+    eps: Hyper = 1e-30
+    factored: bool = static(default=True)
+    weight_decay_mask: Any = static(default=None)
+
+    def validate(self) -> None:
+        check_steps("decay_offset", self.decay_offset)
+        if self.clipping_threshold is not None:
+            check_positive("clipping_threshold", self.clipping_threshold)
+        if self.momentum is not None:
+            check_fraction("momentum", self.momentum)
+        if self.weight_decay_rate is not None:
+            check_rate("weight_decay_rate", self.weight_decay_rate)
+        check_positive("eps", self.eps)
+        super().validate()
+
+    def compose(self) -> GradientTransformation:
+        stages: list[GradientTransformation] = [
+            scale_by_factored_rms(
+                self.factored,
+                self.decay_rate,
+                self.decay_offset,
+                self.min_dim_size_to_factor,
+                self.eps,
+            )
+        ]
+        if self.clipping_threshold is not None:
+            stages.append(clip_by_block_rms(self.clipping_threshold))
+        if self.learning_rate is not None:
+            stages.append(scale_by_learning_rate(self.learning_rate, flip_sign=False))
+        if self.multiply_by_parameter_scale:
+            stages.append(scale_by_param_block_rms())
+        if self.momentum is not None:
+            stages.append(ema(self.momentum, False, self.dtype_momentum))
+        if self.weight_decay_rate is not None:
+            stages.append(add_decayed_weights(self.weight_decay_rate, self.weight_decay_mask))
+        return chain(*stages, scale(-1.0))

@@ -1,0 +1,120 @@
+"""Annealed gradient noise: its variance, and what its values depend on."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx
+from tests.oracles import STEPS, assert_close
+
+PARAMS = {"a": jnp.zeros((50, 40)), "b": {"c": jnp.zeros(3000)}, "n": None, "i": jnp.arange(3)}
+
+
+def run(tx, params=PARAMS, steps=1):
+    state = tx.init(params)
+    for _ in range(steps):
+        updates, state = tx.update(params, state)
+    return updates
+
+
+def draws(tree, key):
+    """All noise of unit variance for `STEPS` steps, leaf by leaf, from the stated rule."""
+    with jax.enable_x64(True):
+        found = {}
+        for name, x in tree.items():
+            path = zlib.crc32(f"[{name!r}]".encode())
+            found[name] = np.stack(
+                [
+                    jax.random.normal(
+                        jax.random.fold_in(jax.random.fold_in(jax.random.key(key), t), path),
+                        x.shape,
+                        float,
+                    )
+                    for t in range(1, STEPS + 1)
+                ]
+            )
+        return found
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_variance(steps):
+    """Within five deviations of what the variance of so many draws may be off."""
+    out = run(gradtx.add_noise(4.0, 0.5, key=1), steps=steps)
+    for x in (out["a"], out["b"]["c"]):
+        assert abs(np.var(x) * steps**0.5 / 4.0 - 1) < 5 * (2 / x.size) ** 0.5
+        assert abs(np.mean(x)) < 5 * np.std(x) / x.size**0.5
+
+
+def test_complex_noise_has_half_the_variance_in_each_part():
+    out = run(gradtx.add_noise(4.0, 0.5, key=1), jnp.zeros(4000, jnp.complex64))
+    assert out.dtype == jnp.complex64
+    for part in (out.real, out.imag):
+        assert abs(np.var(part) / 2.0 - 1) < 5 * (2 / 4000) ** 0.5
+
+
+def test_it_is_added():
+    tx = gradtx.add_noise(4.0, 0.5, key=1)
+    updates = jax.tree.map(lambda p: p + 3, PARAMS)
+    out, _ = tx.update(updates, tx.init(PARAMS))
+    assert_close(out["a"], run(tx)["a"] + 3.0, 1e-6)
+    assert out["n"] is None and out["i"] is updates["i"]
+    np.testing.assert_array_equal(run(gradtx.add_noise(0.0, 0.5, key=1))["a"], 0.0)
+
+
+def test_steps_leaves_and_keys_differ():
+    tx = gradtx.add_noise(1.0, 0.0, key=1)
+    same = {"a": jnp.zeros(20), "b": jnp.zeros(20)}
+    one, two = run(tx, same), run(tx, same, steps=2)
+    other = run(tx.replace(key=2), same)
+    found = [one["a"], one["b"], two["a"], two["b"], other["a"], other["b"]]
+    for i, x in enumerate(found):
+        assert all(abs(x - y).max() > 0.1 for y in found[:i])
+
+
+def test_noise_of_a_leaf_does_not_depend_on_the_others():
+    tx = gradtx.add_noise(1.0, 0.0, key=1)
+    np.testing.assert_array_equal(run(tx)["a"], run(tx, {"A": jnp.ones(2), "a": PARAMS["a"]})["a"])
+
+
+def test_low_precision_noise_is_drawn_in_float32():
+    tx = gradtx.add_noise(1.0, 0.0, key=1)
+    half, single = (run(tx, jnp.zeros(50, d)) for d in (jnp.bfloat16, jnp.float32))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(half, single.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize(
+    "key", [5, np.int64(5), jax.random.key(5), jax.random.PRNGKey(5), np.uint32([0, 5])]
+)
+def test_ways_to_give_a_key(key):
+    tx = gradtx.add_noise(1.0, 0.0, key=key)
+    assert jnp.issubdtype(tx.init(PARAMS).rng_key.dtype, jax.dtypes.prng_key)
+    assert tx.init(PARAMS).rng_key.shape == ()
+    np.testing.assert_array_equal(run(tx)["a"], run(gradtx.add_noise(1.0, 0.0, key=5))["a"])
+    assert tx == gradtx.add_noise(1.0, 0.0, key=key) and hash(tx) is not None
+
+
+def test_the_state_can_be_donated_and_the_key_lives_on():
+    tx = gradtx.add_noise(1.0, 0.0, key=jax.random.key(5))
+    step = jax.jit(tx.update, donate_argnums=1)
+    for _ in range(2):
+        state = tx.init(PARAMS["a"])
+        for _ in range(2):
+            _, state = step(PARAMS["a"], state)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(-1, 0.5, None, True, "0", (0, 1)),
+        *(jnp.ones(2), np.uint32([1, 2, 3]), np.zeros(2, np.uint8)),
+        *(jax.random.split(jax.random.key(0)), jax.random.split(jax.random.key(0), 3)),
+    ],
+)
+def test_what_is_not_a_key(key):
+    for make in (gradtx.add_noise, gradtx.noisy_sgd):
+        with pytest.raises(TypeError, match="key must be one random key or a whole number"):
+            make(0.1, 0.5, key=key)
