@@ -10,6 +10,7 @@ from gradtx.core.compose import chain, named_chain
 from gradtx.core.hyper import Schedule
 from gradtx.core.leaf import map_leaves
 from gradtx.core.numerics import global_norm, safe_increment
+from gradtx.core.partition import PartitionState, groups, multi_transform, partition
 from gradtx.core.select import MaskedNode, MaskedState, masked
 from gradtx.core.transformation import (
     EmptyState,
@@ -90,6 +91,9 @@ from gradtx.transforms.trust import (
     scale_by_param_block_rms,
     scale_by_trust_ratio,
 )
+from gradtx.wrappers.freeze import freeze, selective_transform
+
+MultiTransformState = PartitionState  # the name in Optax's scripts of old
 
 __version__ = "0.1.0"
 
@@ -104,6 +108,13 @@ __all__ = [
     "masked",
     "MaskedState",
     "MaskedNode",
+    "partition",
+    "multi_transform",
+    "groups",
+    "PartitionState",
+    "MultiTransformState",
+    "freeze",
+    "selective_transform",
     "with_extra_args_support",
     "map_leaves",
     "sgd",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import is_plain_callable, static
@@ -26,7 +29,8 @@ class masked(GradientTransformation):
     """Transforms the leaves that a mask selects; the others pass through unchanged.
 
     State is held for selected leaves only. As in Optax, the update of a leaf that is not
-    selected is what came in, so on its own this adds raw gradients to those parameters.
+    selected is what came in, so on its own this adds raw gradients to those parameters:
+    `unselected="zero"` keeps them still, as `freeze` does.
 
     Args:
       inner: the transformation for the selected leaves.
@@ -35,9 +39,11 @@ class masked(GradientTransformation):
         them, and the updates otherwise. A tree that happens to be callable, as Equinox
         modules are, is a tree.
       mask_compatible_extra_args: masks extra arguments that have the updates' structure too.
+      unselected: what becomes of the updates of other leaves: `"pass"` or `"zero"`.
 
     Raises:
       TypeError: `inner` is not a transformation, or a leaf of the mask is not a boolean.
+      ValueError: `unselected` is neither.
 
     >>> def matrices(params):
     ...     return jax.tree.map(lambda x: getattr(x, "ndim", 0) > 1, params)
@@ -50,11 +56,14 @@ class masked(GradientTransformation):
     inner: GradientTransformation
     mask: Any = static()
     mask_compatible_extra_args: bool = static(default=False, kw_only=True)
+    unselected: str = static(default="pass", kw_only=True)
 
     def validate(self) -> None:
         object.__setattr__(self, "inner", as_transformation(self.inner))
-        if not _is_function(self.mask):
-            object.__setattr__(self, "mask", _checked(self.mask))
+        if self.unselected not in ("pass", "zero"):
+            raise ValueError(f"unselected must be 'pass' or 'zero', got {self.unselected!r}")
+        if not is_function(self.mask):
+            object.__setattr__(self, "mask", checked_mask(self.mask))
 
     def init(self, params: Params) -> State:
         if not jax.tree.leaves(params, is_leaf=lambda x: x is None):
@@ -67,18 +76,15 @@ class masked(GradientTransformation):
     ) -> tuple[Updates, State]:
         mask = self._mask_of(updates if params is None else params)
         if self.mask_compatible_extra_args:
-            structure: Any = jax.tree.structure(updates)
-            extra_args = {
-                name: _select(mask, arg) if jax.tree.structure(arg) == structure else arg
-                for name, arg in extra_args.items()
-            }
+            extra_args = mask_like(updates, extra_args, lambda arg: _select(mask, arg))
         new, inner_state = self.inner.transform(
             _select(mask, updates),
             state.inner_state,
             None if params is None else _select(mask, params),
             **extra_args,
         )
-        merged = jax.tree.map(lambda m, n, old: n if m else old, mask, new, updates)
+        others = still(updates) if self.unselected == "zero" else updates
+        merged = jax.tree.map(lambda m, n, old: n if m else old, mask, new, others)
         return merged, MaskedState(inner_state)
 
     def lookahead_point(self, state: State, params: Params) -> Params:
@@ -88,11 +94,28 @@ class masked(GradientTransformation):
         return merged
 
     def _mask_of(self, params: Params) -> Any:
-        return _checked(self.mask(params)) if _is_function(self.mask) else self.mask
+        return checked_mask(self.mask(params)) if is_function(self.mask) else self.mask
 
 
-def _is_function(mask: Any) -> bool:
+def is_function(mask: Any) -> bool:
+    """Whether a mask is to be called, and is not a tree that happens to be callable."""
     return is_plain_callable(mask) or isinstance(mask, jax.tree_util.Partial)
+
+
+def still(updates: Updates) -> Updates:
+    """Updates that leave every bit of the parameters as it is: -0.0, since -0.0 + 0.0 is 0.0."""
+    return jax.tree.map(lambda u: jnp.full_like(u, -0.0) if is_optimised(u) else u, updates)
+
+
+def mask_like(
+    updates: Updates, extra_args: dict[str, Any], select: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """The extra arguments, with `select` applied to those that have the updates' structure."""
+    structure: Any = jax.tree.structure(updates)
+    return {
+        name: select(arg) if jax.tree.structure(arg) == structure else arg
+        for name, arg in extra_args.items()
+    }
 
 
 def _select(mask: Any, tree: Any) -> Any:
@@ -104,7 +127,7 @@ def _select(mask: Any, tree: Any) -> Any:
         ) from error
 
 
-def _checked(mask: Any) -> Any:
+def checked_mask(mask: Any) -> Any:
     def check(path: Any, leaf: Any) -> bool:
         if not isinstance(leaf, bool) and not (
             getattr(leaf, "dtype", None) == np.bool_ and leaf.shape == ()
