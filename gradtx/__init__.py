@@ -92,7 +92,17 @@ from gradtx.transforms.trust import (
     scale_by_trust_ratio,
 )
 from gradtx.wrappers.freeze import freeze, selective_transform
+from gradtx.wrappers.inject import (
+    InjectStatefulHyperparamsState,
+    StatefulSchedule,
+    WrappedSchedule,
+    hyperparams,
+    inject_hyperparams,
+    inject_stateful_hyperparams,
+    set_hyperparams,
+)
 
+InjectHyperparamsState = InjectStatefulHyperparamsState
 MultiTransformState = PartitionState  # the name in Optax's scripts of old
 
 __version__ = "0.1.0"
@@ -115,6 +125,14 @@ __all__ = [
     "MultiTransformState",
     "freeze",
     "selective_transform",
+    "hyperparams",
+    "set_hyperparams",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
+    "InjectStatefulHyperparamsState",
+    "InjectHyperparamsState",
+    "StatefulSchedule",
+    "WrappedSchedule",
     "with_extra_args_support",
     "map_leaves",
     "sgd",

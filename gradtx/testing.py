@@ -27,6 +27,7 @@ from gradtx.core.slot import (
     Kind,
     Nested,
     Number,
+    Numbers,
     RandomKey,
     Reduced,
     Slot,
@@ -152,6 +153,8 @@ def says_what_its_state_is(
                     assert not jnp.iscomplexobj(leaf), f"{name} is complex"
             elif isinstance(kind, Nested):
                 visit(value)
+            elif isinstance(kind, Numbers):
+                assert all(np.shape(number) == () for number in value.values()), f"{name}: {value}"
             else:
                 dtype = _DTYPES[type(kind)]
                 assert np.shape(value) == () and jnp.issubdtype(value.dtype, dtype), (

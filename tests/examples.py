@@ -22,7 +22,7 @@ def public_transformations():
         and inspect.isclass(value)
         and issubclass(value, gradtx.GradientTransformation)
         and value is not gradtx.GradientTransformation
-    }
+    } | {"inject_hyperparams": gradtx.inject_hyperparams}
 
 
 def examples_of(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from gradtx.core.slot import Params, State, Updates
@@ -48,6 +49,9 @@ class chain(GradientTransformation):
             updates, inner = tx.transform(updates, inner, params, **extra_args)
             new_state.append(inner)
         return updates, tuple(new_state)
+
+    def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
+        return {str(i): pair for i, pair in enumerate(zip(self.transforms, state, strict=True))}
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         for tx, inner in zip(self.transforms, state, strict=True):
@@ -104,6 +108,10 @@ class named_chain(GradientTransformation):
         inner = tuple(state[name] for name in self.names)
         updates, inner = chain(*self.transforms).transform(updates, inner, params, **extra_args)
         return updates, self._named(inner)
+
+    def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
+        pairs = zip(self.names, self.transforms, strict=True)
+        return {name: (tx, state[name]) for name, tx in pairs}
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         inner = tuple(state[name] for name in self.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Callable
@@ -13,6 +14,60 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gradtx.core.value import Value
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compensated:
+    """A traced hyperparameter with the rounding error of its float32: value + error.
+
+    `1 - b` of a float32 b = 0.999 is off by 1.3e-5. Here it is (1 - value) - error, which is
+    exact to float32; all else computes with the sum.
+    """
+
+    value: jax.Array
+    error: jax.Array
+
+    def __jax_array__(self) -> jax.Array:
+        return self.value + self.error
+
+    def __rsub__(self, other: Any) -> Any:
+        return (other - self.value) - self.error
+
+    def __sub__(self, other: Any) -> Any:
+        return self.__jax_array__() - other
+
+    def __add__(self, other: Any) -> Any:
+        return self.__jax_array__() + other
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Any) -> Any:
+        return self.__jax_array__() * other
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.__jax_array__() / other
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / self.__jax_array__()
+
+    def __pow__(self, other: Any) -> Any:
+        return self.__jax_array__() ** other
+
+    def __rpow__(self, other: Any) -> Any:
+        return other ** self.__jax_array__()
+
+    def __neg__(self) -> Any:
+        return -self.__jax_array__()
+
+    def __lt__(self, other: Any) -> Any:
+        return self.__jax_array__() < other
+
+    def __gt__(self, other: Any) -> Any:
+        return self.__jax_array__() > other
+
 
 Hyper = float | jax.Array
 ScheduleFn = Callable[[Any], Any]
@@ -65,7 +120,7 @@ def check_number(
       TypeError: `value` is not a number, array or schedule.
       ValueError: `value` is a concrete number outside the range, or NaN.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.core.Tracer | Compensated):
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Number | np.ndarray | jax.Array):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")

@@ -129,7 +129,7 @@ def _apply(
     arrays = jax.tree.map(cast, (leaf, *slots, *reads))
     # All operands have one precision by now: the only promotion left is real to complex.
     with jax.numpy_dtype_promotion("standard"):
-        results = rule(*arrays, **dict(constants), **{k: cast(v) for k, v in operands.items()})
+        results = rule(*arrays, **dict(constants), **jax.tree.map(cast, operands))
     update, *new_slots = results if slots else (results,)
     return (
         cast(update),

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.hyper import Compensated
 from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import Updates
 
@@ -28,9 +29,18 @@ def bias_correction(decay: Any, t: jax.Array) -> Any:
       decay: number in [0, 1), Python or traced.
       t: float scalar, the number of the step, from 1.
     """
+    if isinstance(decay, int | float) and decay == 0:
+        return jnp.ones_like(t)
+    return -jnp.expm1(t * log_decay(decay))
+
+
+def log_decay(decay: Any) -> Any:
+    """log(decay), in Python for a Python number; -inf for a traced 0."""
     if isinstance(decay, int | float):
-        return -jnp.expm1(t * math.log(decay)) if decay > 0 else jnp.ones_like(t)
-    return -jnp.expm1(t * jnp.log(decay))
+        return math.log(decay)
+    if isinstance(decay, Compensated):
+        return jnp.log1p(-(1 - decay))
+    return jnp.log(decay)
 
 
 def safe_increment(count: jax.typing.ArrayLike) -> jax.Array:

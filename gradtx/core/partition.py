@@ -82,6 +82,12 @@ class _Partitioned(GradientTransformation):
     ) -> dict[str, Any]:
         return extra_args
 
+    def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
+        return {
+            str(label): (tx, state.inner_states[label].inner_state)
+            for label, tx in self._members().items()
+        }
+
     def lookahead_point(self, state: State, params: Params) -> Params:
         labels = self._labels(params)
         points = {
@@ -145,7 +151,7 @@ class partition(_Partitioned):
             jax.tree.map(lambda label, part: found.extend([label] * _size(part)), tree, params)
         except ValueError as error:
             raise ValueError(
-                f"param_labels must have the structure of the parameters, or a prefix of it: {error}"
+                f"param_labels must have the structure of the parameters, or of a prefix: {error}"
             ) from error
         remaining, labels = iter(found), []
         for path, leaf in leaves_with_paths(params):

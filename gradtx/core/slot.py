@@ -62,6 +62,11 @@ class Number(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class Numbers(Kind):
+    """Numbers for the whole tree by name: a dict of arrays of shape ()."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Nested(Kind):
     """The state of an inner transformation."""
 

@@ -19,7 +19,7 @@ from gradtx.core.leaf import (
     widen,
     with_others_of,
 )
-from gradtx.core.slot import Params, State, Updates, is_state
+from gradtx.core.slot import Counter, Kind, Nested, Params, State, Updates, is_state, kinds
 from gradtx.core.value import Value, show, static
 
 
@@ -153,6 +153,44 @@ class GradientTransformation(Value):
         nodes = jax.tree.leaves(fields, is_leaf=lambda x: isinstance(x, GradientTransformation))
         return [node for node in nodes if isinstance(node, GradientTransformation)]
 
+    def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
+        """The transformations directly inside, by name, each with its part of the state.
+
+        >>> tx = gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1))
+        >>> list(tx.inner_states(tx.init(jnp.zeros(2))))
+        ['0', '1']
+        """
+        inner = {
+            name: getattr(self, name)
+            for name in self._children
+            if isinstance(getattr(self, name), GradientTransformation)
+        }
+        nested = [
+            name
+            for name, kind in _kinds_of(state).items()
+            if isinstance(kind, Nested) and name.startswith("inner")
+        ]
+        if len(inner) != 1 or len(nested) != 1:
+            return {}
+        (name, tx), (field,) = *inner.items(), nested
+        return {name: (tx, getattr(state, field))}
+
+    def current_hyperparams(self, state: State) -> Mapping[str, Any]:
+        """The numbers of this transformation itself, as the next `update` will use them.
+
+        Schedules are evaluated at the first step count in the state.
+        """
+        found = {}
+        for name in self._children:
+            value = getattr(self, name)
+            if callable(value) and not isinstance(value, GradientTransformation):
+                count = _first_count(state)
+                if count is not None:
+                    found[name] = value(count)
+            elif isinstance(value, int | float) or hasattr(value, "dtype"):
+                found[name] = value
+        return found
+
     def lookahead_point(self, state: State, params: Params) -> Params:
         """Where the next gradient is to be taken: `params`, unless the method looks ahead.
 
@@ -216,6 +254,24 @@ class _Pair(GradientTransformation):
 
     def __repr__(self) -> str:
         return f"GradientTransformation({show(self.init_fn)}, {show(self.update_fn)})"
+
+
+def _kinds_of(state: State) -> dict[str, Kind]:
+    """The kind of each field of a typed state; none for other things."""
+    state_type: Any = type(state)
+    return kinds(state_type) if is_state(state) and hasattr(state, "_fields") else {}
+
+
+def _first_count(state: State) -> Any:
+    """The first step count in a state, or `None`."""
+    if isinstance(state, dict):
+        state = tuple(state.values())
+    if not isinstance(state, tuple):
+        return None
+    own = _kinds_of(state)
+    counts = [getattr(state, name) for name, kind in own.items() if isinstance(kind, Counter)]
+    inside = (count for inner in state for count in [_first_count(inner)] if count is not None)
+    return counts[0] if counts else next(inside, None)
 
 
 def _check_gradients(updates: Updates, state: State, params: Params) -> None:
@@ -290,6 +346,12 @@ class Composed(GradientTransformation):
 
     def _inner_transformations(self) -> Iterable[GradientTransformation]:
         return (self._composition,)
+
+    def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
+        fields = [getattr(self, name) for name in self._children]
+        if any(isinstance(field, GradientTransformation) for field in fields):
+            return self._composition.inner_states(state)
+        return {}
 
     def init(self, params: Params) -> State:
         return self._composition.init(params)

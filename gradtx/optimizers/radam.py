@@ -9,7 +9,6 @@ u_t     = mu_hat_t                                            otherwise
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ from gradtx.core.hyper import (
     check_number,
 )
 from gradtx.core.leaf import map_leaves, zeros_like
-from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
+from gradtx.core.numerics import abs_sq, bias_correction, log_decay, safe_increment, zero_count
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import static
@@ -46,7 +45,7 @@ def rectification(t: jax.Array, b2: Hyper, threshold: Hyper) -> tuple[jax.Array,
     rho_inf = 2 / (1 - b2) - 1
     # The difference of the definition cancels at the first steps: in float32 and b2 = 0.9999,
     # rho_5 = 4.9996 would come out above 5. With L(z) = coth z - 1/z, it is t - t L(z) + L(z/t).
-    z = -0.5 * t * (math.log(b2) if isinstance(b2, int | float) else jnp.log(b2))
+    z = -0.5 * t * log_decay(b2)
     early = t - t * langevin(jnp.minimum(z, 0.25)) + langevin(jnp.minimum(z / t, 0.25))
     late = rho_inf + 2 * t * jnp.exp(-2 * z) / jnp.expm1(-2 * z)
     rho = jnp.where(z < 0.25, early, late)

@@ -1,0 +1,274 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+from gradtx.core.hyper import Compensated
+from tests.examples import EXAMPLES
+
+PARAMS = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(3)}
+DESCENTS = {
+    name: tx
+    for name, tx in EXAMPLES.items()
+    if hasattr(tx, "learning_rate") and name.endswith("-0") and name != "inject_hyperparams-0"
+}
+
+
+def falling(count):
+    return 0.1 / (1.0 + jnp.asarray(count, jnp.float32))
+
+
+def gradients(steps, params=PARAMS):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda p: jnp.asarray(rng.normal(size=(steps, *p.shape)), p.dtype), params)
+
+
+def trajectory(tx, params=PARAMS, steps=200, **extra_args):
+    @jax.jit
+    def run(params, grads):
+        def body(carry, g):
+            return tx.step(g, carry[1], carry[0], **extra_args), None
+
+        return jax.lax.scan(body, (params, tx.init(params)), grads)[0]
+
+    return run(params, gradients(steps, params))
+
+
+def largest(tree):
+    return max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", DESCENTS)
+def test_same_numbers_as_the_plain_optimizer(name):
+    plain, _ = trajectory(DESCENTS[name])
+    injected, _ = trajectory(gradtx.inject_hyperparams(DESCENTS[name]))
+    scale = largest(jax.tree.map(jnp.subtract, plain, PARAMS))
+    difference = largest(jax.tree.map(jnp.subtract, plain, injected))
+    assert difference <= 1e-6 * max(scale, 1.0), (difference, scale)
+
+
+@pytest.mark.parametrize("name", ["adam-0", "adamw-0", "nadam-0", "lamb-0", "amsgrad-0", "radam-0"])
+def test_bfloat16_parameters(name):
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
+    _, plain_state = trajectory(DESCENTS[name], params)
+    injected, state = trajectory(gradtx.inject_hyperparams(DESCENTS[name]), params)
+    for a, b in zip(jax.tree.leaves(plain_state), jax.tree.leaves(state.inner_state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=3e-6, atol=1e-7)
+    assert all(x.dtype == jnp.float32 for x in state.hyperparams.values())
+    jax.tree.map(lambda x: np.testing.assert_array_less(-jnp.inf, x.astype(jnp.float32)), injected)
+
+
+def test_a_rounded_decay_would_not_do():
+    """The test above can fail: 1 - float32(0.999) is off by 1.3e-5."""
+    b2 = jnp.float32(0.999)
+    assert abs(float(1 - b2) / 0.001 - 1) > 1e-6
+    error = jnp.float32(0.999 - float(b2))
+    assert abs(float(1 - Compensated(b2, error)) / 0.001 - 1) < 1e-7
+
+
+@jax.numpy_dtype_promotion("standard")  # Optax mixes dtypes
+def test_optaxs_form_state_and_numbers():
+    def make(library):
+        schedule = library.linear_schedule(0.9, 0.5, 5)
+        return library.inject_hyperparams(library.scale_by_adam)(b1=schedule, b2=0.99)
+
+    ours, theirs = make(gradtx), make(optax)
+    state, their_state = ours.init(PARAMS), theirs.init(PARAMS)
+    assert type(state).__name__ == type(their_state).__name__
+    assert state._fields == their_state._fields
+    for _ in range(8):
+        updates, state = ours.update(PARAMS, state, PARAMS)
+        expected, their_state = theirs.update(PARAMS, their_state, PARAMS)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), updates, expected)
+        assert set(state.hyperparams) <= set(their_state.hyperparams)
+        for name, value in state.hyperparams.items():
+            np.testing.assert_allclose(value, their_state.hyperparams[name], rtol=1e-6)
+        assert optax.tree.get(state, "b2") == state.hyperparams["b2"]
+    assert int(state.count) == 8
+
+
+def test_the_first_update_sees_the_schedule_at_0():
+    tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=gradtx.linear_schedule(1.0, 11.0, 10))
+    updates, state = tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
+    assert float(updates[0]) == -1.0 and float(state.hyperparams["learning_rate"]) == 1.0
+    assert float(gradtx.hyperparams(tx, state)["learning_rate"]) == 2.0
+
+
+@jax.numpy_dtype_promotion("standard")  # Optax mixes dtypes
+def test_writing_into_the_state_as_optaxs_users_do():
+    tx = gradtx.inject_hyperparams(gradtx.sgd)(0.1)
+    state = tx.init(jnp.ones(1))
+    for value in (0.5, jnp.float32(0.5), np.float64(0.5)):
+        state.hyperparams["learning_rate"] = value
+        updates, new_state = tx.update(jnp.ones(1), state)
+        assert float(updates[0]) == -0.5
+        assert new_state.hyperparams["learning_rate"].dtype == jnp.float32
+        assert not new_state.hyperparams["learning_rate"].weak_type
+
+
+@jax.numpy_dtype_promotion("standard")  # Optax mixes dtypes
+def test_foreign_and_own_functions():
+    def mine(learning_rate, size=3, nesterov=False):
+        assert isinstance(size, int)
+        return optax.chain(optax.scale_by_adam(), optax.scale(-learning_rate))
+
+    for factory in (mine, optax.adam, functools.partial(optax.adam, b1=0.8)):
+        tx = gradtx.inject_hyperparams(factory)(learning_rate=0.1)
+        state = gradtx.set_hyperparams(tx, tx.init(PARAMS), learning_rate=0.2)
+        updates, _ = jax.jit(tx.update)(PARAMS, state, PARAMS)
+        plain = factory(learning_rate=0.2)
+        expected, _ = plain.update(PARAMS, plain.init(PARAMS), PARAMS)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), updates, expected)
+
+
+def test_static_args_and_dtype():
+    schedule = gradtx.linear_schedule(1.0, 0.0, 10)
+    tx = gradtx.inject_hyperparams(gradtx.sgd, static_args="learning_rate")(schedule, momentum=0.5)
+    state = tx.init(jnp.ones(1))
+    assert list(state.hyperparams) == ["momentum"]
+    assert state.inner_state[1].count == 0
+    half = gradtx.inject_hyperparams(gradtx.adam, hyperparam_dtype=jnp.bfloat16)(0.1)
+    updates, state = half.update(jnp.ones(1), half.init(jnp.ones(1)))
+    assert state.hyperparams["b2"].dtype == jnp.bfloat16
+    assert bool(jnp.isfinite(updates[0]))
+    with pytest.raises(ValueError, match=r"static_args must be among .*'momentum'.* got \['x'\]"):
+        gradtx.inject_hyperparams(gradtx.sgd, static_args=["x"])
+
+
+@pytest.mark.parametrize("name", DESCENTS)
+def test_init_is_abstract(name):
+    tx = gradtx.inject_hyperparams(DESCENTS[name])
+    assert jax.tree.structure(jax.eval_shape(tx.init, PARAMS)) == jax.tree.structure(
+        tx.init(PARAMS)
+    )
+    jax.jit(tx.init)(PARAMS)
+
+
+def test_stateful_schedules():
+    class Halving:
+        def init(self):
+            return jnp.float32(1.0)
+
+        def update(self, state, *, value, **extra_args):
+            return jnp.where(value > 1.0, state / 2, state)
+
+        def __call__(self, state, **extra_args):
+            return state
+
+    assert isinstance(Halving(), gradtx.StatefulSchedule)
+    tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=Halving())
+    state = tx.init(jnp.ones(1))
+    seen = []
+    for value in (2.0, 0.5, 2.0, 0.0):
+        updates, state = tx.update(jnp.ones(1), state, value=value)
+        seen.append(-float(updates[0]))
+    assert seen == [1.0, 0.5, 0.5, 0.25]
+
+
+def nested():
+    inner = gradtx.partition(
+        {
+            "fast": gradtx.inject_hyperparams(gradtx.adam(0.1)),
+            "slow": gradtx.inject_hyperparams(gradtx.sgd)(gradtx.linear_schedule(1.0, 0.0, 4)),
+        },
+        {"w": "fast", "b": "slow"},
+    )
+    return gradtx.chain(gradtx.clip(2.0), gradtx.masked(inner, True))
+
+
+def test_hyperparams_at_any_depth():
+    tx = nested()
+    state = tx.init(PARAMS)
+    for step in range(3):
+        found = gradtx.hyperparams(tx, state)
+        assert found["max_delta"] == 2.0 and float(found["b2"]) == np.float32(0.999)
+        assert float(found["1/inner/slow/learning_rate"]) == 1.0 - step / 4
+        assert float(found["1/inner/fast/learning_rate"]) == np.float32(0.1)
+        _, state = tx.update(PARAMS, state, PARAMS)
+
+
+@pytest.mark.parametrize("name", [name for name in DESCENTS if "rprop" not in name])
+def test_the_rate_that_is_told_is_the_one_applied(name):
+    """A schedule that records what it returns, beside what `hyperparams` says before each step."""
+    tx = DESCENTS[name].replace(learning_rate=falling)
+    state = tx.init(PARAMS)
+    for step in range(3):
+        np.testing.assert_allclose(gradtx.hyperparams(tx, state)["learning_rate"], 0.1 / (1 + step))
+        _, state = tx.update(PARAMS, state, PARAMS, value=1.0)
+
+
+def test_constants_are_told_as_they_were_given():
+    tx = gradtx.adamw(3e-4, weight_decay=0.1)
+    found = gradtx.hyperparams(tx, tx.init(PARAMS))
+    assert found["learning_rate"] == 3e-4 and found["weight_decay"] == 0.1 and found["b2"] == 0.999
+
+
+def test_setting_compiles_nothing_anew_and_leaves_the_old_state():
+    tx, traced = nested(), []
+
+    @jax.jit
+    def step(params, state):
+        traced.append(1)
+        return tx.step(PARAMS, state, params)
+
+    state = tx.init(PARAMS)
+    params, state = step(PARAMS, state)
+    new = gradtx.set_hyperparams(tx, state, **{"1/inner/fast/learning_rate": 0.0, "b1": 0.5})
+    still, _ = step(params, new)
+    assert len(traced) == 1
+    np.testing.assert_array_equal(still["w"], params["w"])
+    found = gradtx.hyperparams(tx, new)
+    assert float(found["1/inner/fast/learning_rate"]) == 0.0 and float(found["b1"]) == 0.5
+    assert float(gradtx.hyperparams(tx, state)["b1"]) == np.float32(0.9)
+
+
+def test_set_numbers_act_as_constants_do():
+    tx = gradtx.inject_hyperparams(gradtx.adam(0.1))
+    state = gradtx.set_hyperparams(tx, tx.init(PARAMS), learning_rate=0.01, b1=0.5, b2=0.95)
+    plain = gradtx.adam(0.01, 0.5, 0.95)
+    plain_state = plain.init(PARAMS)
+    params = plain_params = PARAMS
+    for _ in range(20):
+        params, state = tx.step(PARAMS, state, params)
+        plain_params, plain_state = plain.step(PARAMS, plain_state, plain_params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, plain_params)
+
+
+def test_errors_of_setting():
+    tx = nested()
+    state = tx.init(PARAMS)
+    with pytest.raises(
+        ValueError, match=r"'lr' is no hyperparameter; those that can be set are \["
+    ):
+        gradtx.set_hyperparams(tx, state, lr=0.1)
+    with pytest.raises(ValueError, match=r"'max_delta' is a constant of the transformation"):
+        gradtx.set_hyperparams(tx, state, max_delta=0.1)
+    with pytest.raises(ValueError, match="follows a schedule"):
+        gradtx.set_hyperparams(tx, state, **{"1/inner/slow/learning_rate": 0.1})
+    with pytest.raises(ValueError, match=r"b1 must be in \[0, 1\), got 1\.5"):
+        gradtx.set_hyperparams(tx, state, b1=1.5)
+    plain = gradtx.adam(0.1)
+    with pytest.raises(ValueError, match="wrap the transformation in inject_hyperparams"):
+        gradtx.set_hyperparams(plain, plain.init(PARAMS), learning_rate=0.1)
+    with pytest.raises(TypeError, match="takes a transformation or a function"):
+        gradtx.inject_hyperparams(3)
+    with pytest.raises(TypeError, match="a second time"):
+        once = gradtx.inject_hyperparams(gradtx.sgd(0.1))
+        gradtx.inject_hyperparams(gradtx.chain(once)).init(PARAMS)
+    with pytest.raises(ValueError, match="learning_rate must be finite and >= 0, got -1"):
+        gradtx.inject_hyperparams(gradtx.sgd)(-1.0)
+    with pytest.raises(ValueError, match="the state has the hyperparameters"):
+        other = gradtx.inject_hyperparams(gradtx.sgd(0.1))
+        other.update(PARAMS, gradtx.inject_hyperparams(gradtx.adam(0.1)).init(PARAMS), PARAMS)
+
+
+def test_under_x64_nothing_is_rounded(x64):
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), PARAMS)
+    plain, _ = trajectory(gradtx.adam(0.1), params)
+    injected, state = trajectory(gradtx.inject_hyperparams(gradtx.adam(0.1)), params)
+    assert state.hyperparams["b2"].dtype == jnp.float64
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), plain, injected)
