@@ -18,6 +18,7 @@ from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     with_extra_args_support,
 )
+from gradtx.inspect.describe import Description, describe
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from gradtx.optimizers.adafactor import FactoredState, adafactor, scale_by_factored_rms
@@ -125,6 +126,8 @@ __all__ = [
     "MultiTransformState",
     "freeze",
     "selective_transform",
+    "describe",
+    "Description",
     "hyperparams",
     "set_hyperparams",
     "inject_hyperparams",

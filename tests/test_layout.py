@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "transforms": {"core"},
     "optimizers": {"core", "schedules", "transforms"},
     "wrappers": {"core", "transforms"},
+    "compat": {"gradtx", "tree"},
+    "inspect": {"core"},
     "lab": {"gradtx"},
 }
 

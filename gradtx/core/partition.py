@@ -24,7 +24,7 @@ class PartitionState(NamedTuple):
     inner_states: Inner
 
 
-class _Partitioned(GradientTransformation):
+class Partitioned(GradientTransformation):
     """Base: says which transformation has which label, and which leaf has which label."""
 
     def _members(self) -> dict[Any, GradientTransformation]:
@@ -88,6 +88,9 @@ class _Partitioned(GradientTransformation):
             for label, tx in self._members().items()
         }
 
+    def inner_params(self, name: str, params: Params) -> Params:
+        return _only(params, list(map(str, self._labels(params))), name)
+
     def lookahead_point(self, state: State, params: Params) -> Params:
         labels = self._labels(params)
         points = {
@@ -99,7 +102,7 @@ class _Partitioned(GradientTransformation):
         return _merged(params, labels, points)
 
 
-class partition(_Partitioned):
+class partition(Partitioned):
     """Applies to each leaf the transformation of its label.
 
     Each transformation sees, and holds state for, the leaves with its label alone: a norm over
@@ -175,7 +178,7 @@ class partition(_Partitioned):
 multi_transform = partition
 
 
-class groups(_Partitioned):
+class groups(Partitioned):
     r"""Applies to each leaf the transformation of the first rule that fits it.
 
     A rule is a regular expression, searched for in the leaf's path, such as

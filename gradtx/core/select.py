@@ -87,6 +87,9 @@ class masked(GradientTransformation):
         merged = jax.tree.map(lambda m, n, old: n if m else old, mask, new, others)
         return merged, MaskedState(inner_state)
 
+    def inner_params(self, name: str, params: Params) -> Params:
+        return _select(self._mask_of(params), params)
+
     def lookahead_point(self, state: State, params: Params) -> Params:
         mask = self._mask_of(params)
         point = self.inner.lookahead_point(state.inner_state, _select(mask, params))

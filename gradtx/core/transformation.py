@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 
-from gradtx.core.apply import apply_updates
+from gradtx.core.apply import T, apply_updates
 from gradtx.core.leaf import (
     is_optimised,
     match,
@@ -114,9 +114,7 @@ class GradientTransformation(Value):
         new_updates, new_state = self.transform(widen(updates), state, params, **extra_args)
         return narrow(new_updates, like=updates if params is None else params), new_state
 
-    def step(
-        self, updates: Updates, state: State, params: Params, **extra_args: Any
-    ) -> tuple[Params, State]:
+    def step(self, updates: Updates, state: State, params: T, **extra_args: Any) -> tuple[T, State]:
         """`update`, then `apply_updates`: returns the new parameters and the new state.
 
         Under `jit` with parameters and state donated, both are updated in place. JAX pairs
@@ -174,6 +172,11 @@ class GradientTransformation(Value):
             return {}
         (name, tx), (field,) = *inner.items(), nested
         return {name: (tx, getattr(state, field))}
+
+    def inner_params(self, name: str, params: Params) -> Params:
+        """The part of the parameters that the inner transformation of this name sees."""
+        del name
+        return params
 
     def current_hyperparams(self, state: State) -> Mapping[str, Any]:
         """The numbers of this transformation itself, as the next `update` will use them.
@@ -352,6 +355,9 @@ class Composed(GradientTransformation):
         if any(isinstance(field, GradientTransformation) for field in fields):
             return self._composition.inner_states(state)
         return {}
+
+    def inner_params(self, name: str, params: Params) -> Params:
+        return self._composition.inner_params(name, params)
 
     def init(self, params: Params) -> State:
         return self._composition.init(params)

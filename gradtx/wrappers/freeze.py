@@ -82,6 +82,9 @@ class freeze(GradientTransformation):
         rest = self._masked(updates if params is None else params)
         return rest.transform(updates, state, params, **extra_args)
 
+    def inner_params(self, name: str, params: Params) -> Params:
+        return self._masked(params).inner_params(name, params)
+
     def lookahead_point(self, state: State, params: Params) -> Params:
         return self._masked(params).lookahead_point(state, params)
 
