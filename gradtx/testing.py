@@ -27,7 +27,7 @@ from gradtx.core.slot import (
     Kind,
     Nested,
     Number,
-    Numbers,
+    NamedNumbers,
     RandomKey,
     Reduced,
     Slot,
@@ -153,7 +153,7 @@ def says_what_its_state_is(
                     assert not jnp.iscomplexobj(leaf), f"{name} is complex"
             elif isinstance(kind, Nested):
                 visit(value)
-            elif isinstance(kind, Numbers):
+            elif isinstance(kind, NamedNumbers):
                 assert all(np.shape(number) == () for number in value.values()), f"{name}: {value}"
             else:
                 dtype = _DTYPES[type(kind)]

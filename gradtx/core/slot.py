@@ -62,8 +62,8 @@ class Number(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class Numbers(Kind):
-    """Numbers for the whole tree by name: a dict of arrays of shape ()."""
+class NamedNumbers(Kind):
+    """NamedNumbers for the whole tree by name: a dict of arrays of shape ()."""
 
 
 @dataclasses.dataclass(frozen=True)

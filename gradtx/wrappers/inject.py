@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from gradtx.core.hyper import Compensated, Schedule
 from gradtx.core.leaf import is_optimised, wide_dtype
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.slot import Count, Inner, Numbers, Params, State, Updates
+from gradtx.core.slot import Count, Inner, NamedNumbers, Params, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation, as_transformation
 from gradtx.core.value import Value, dtype, plain_number, show, static
 
@@ -24,7 +24,7 @@ class InjectStatefulHyperparamsState(NamedTuple):
     """Steps; the hyperparameters by name; states of the schedules by name; the inner state."""
 
     count: Count  # type: ignore[assignment]
-    hyperparams: Annotated[dict[str, jax.Array], Numbers()]
+    hyperparams: Annotated[dict[str, jax.Array], NamedNumbers()]
     hyperparams_states: Inner
     inner_state: Inner
 
