@@ -163,11 +163,8 @@ class GradientTransformation(Value):
             for name in self._children
             if isinstance(getattr(self, name), GradientTransformation)
         }
-        nested = [
-            name
-            for name, kind in _kinds_of(state).items()
-            if isinstance(kind, Nested) and name.startswith("inner")
-        ]
+        nested = [name for name, kind in _kinds_of(state).items() if isinstance(kind, Nested)]
+        nested = nested[:1] if len(nested) < 2 else [n for n in nested if n.startswith("inner")]
         if len(inner) != 1 or len(nested) != 1:
             return {}
         (name, tx), (field,) = *inner.items(), nested
