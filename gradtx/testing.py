@@ -27,6 +27,7 @@ from gradtx.core.slot import (
     Kind,
     Nested,
     Number,
+    Opaque,
     RandomKey,
     Reduced,
     Slot,
@@ -152,6 +153,9 @@ def says_what_its_state_is(
                     assert not jnp.iscomplexobj(leaf), f"{name} is complex"
             elif isinstance(kind, Nested):
                 visit(value)
+            elif isinstance(kind, Opaque):
+                for leaf in jax.tree.leaves(value):
+                    assert isinstance(leaf, jax.Array), f"{name} holds what is not an array: {leaf}"
             else:
                 dtype = _DTYPES[type(kind)]
                 assert np.shape(value) == () and jnp.issubdtype(value.dtype, dtype), (
