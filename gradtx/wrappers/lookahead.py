@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gradtx.core.apply import apply_updates
 from gradtx.core.hyper import Hyper, check_nonnegative, check_steps
-from gradtx.core.leaf import as_operand, copy_of, map_leaves
+from gradtx.core.leaf import as_operand, copy_of, map_leaves, narrow
 from gradtx.core.numerics import zero_count
 from gradtx.core.slot import Count, Inner, Params, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
@@ -116,7 +116,9 @@ class lookahead(GradientTransformation):
             return super().update(updates, state, params, **extra_args)
         held = state._replace(slow=copy_of(params.slow))
         fast, new_state = super().update(updates, held, params.fast, **extra_args)
-        slow = map_leaves(_difference_rule, new_state.slow, reads=(params.slow,))
+        slow = narrow(
+            map_leaves(_difference_rule, new_state.slow, reads=(params.slow,)), like=params.slow
+        )
         if state.slow is None:
             new_state = new_state._replace(slow=None)
         return LookaheadParams(fast, slow), new_state

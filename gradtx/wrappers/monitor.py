@@ -255,4 +255,5 @@ def _as_inexact(x: Any) -> jax.Array:
 
 
 def _typed_as(old: Any, new: Any) -> Any:
-    return jax.tree.map(lambda o, n: jnp.asarray(n).astype(o.dtype), old, new)
+    """`new` in the types of `old`, which stays where a missing update gave no measurement."""
+    return jax.tree.map(lambda o, n: o if n is None else jnp.asarray(n).astype(o.dtype), old, new)
