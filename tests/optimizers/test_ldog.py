@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 import gradtx
+from gradtx.testing import gradients_like
 from tests.oracles import assert_close, few
 from tests.trees import TreeProblem, check_tree, check_tree_forms, loop, trees
 
@@ -51,7 +52,7 @@ def test_optax_script():
         tx = lib.scale_by_distance_over_gradients(0.01, 0.1, jnp.float32, -1.0)
         params, state = x0, tx.init(x0)
         for seed in range(5):
-            grads = gradtx.testing.gradients_like(x0, seed)
+            grads = gradients_like(x0, seed)
             with jax.numpy_rank_promotion("allow"):
                 updates, state = tx.update(grads, state, params)
             params = lib.apply_updates(params, updates)

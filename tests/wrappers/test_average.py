@@ -154,6 +154,12 @@ def test_before_the_first_step_the_parameters_are_those_to_evaluate():
     assert (gradtx.eval_params(INNER.init(PARAMS), PARAMS)["w"] == PARAMS["w"]).all()
 
 
+def test_eval_params_of_a_pair():
+    pair = gradtx.LookaheadParams(fast=jnp.ones(2), slow=jnp.zeros(2))
+    state = gradtx.lookahead(gradtx.sgd(0.5), 1, 0.5).init(pair)
+    assert gradtx.eval_params(state, pair) is pair.slow
+
+
 def test_eval_params_of_two_averages():
     tx = gradtx.chain(gradtx.ema_params(0.9), gradtx.ema_params(0.99))
     state = tx.init(PARAMS)

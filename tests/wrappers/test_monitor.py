@@ -128,13 +128,11 @@ def test_truth_values_and_whole_numbers_keep_their_types():
     np.testing.assert_allclose(state.measurements["share"], 1.0, rtol=1e-6)
 
 
-def test_a_measure_that_returns_the_updates_can_be_donated():
+def test_a_measure_that_returns_the_updates_does_not_alias_the_parameters():
     params = jnp.ones(3)
     for tx in (gradtx.snapshot("copy", lambda u: u), gradtx.monitor({"copy": lambda u: u})):
-        state = tx.init(params)
-        step = jax.jit(tx.step, donate_argnums=(1, 2))
-        step(jnp.ones(3), state, jnp.array(params))
-        assert not params.is_deleted()
+        held = tx.init(params)[0]["copy"]
+        assert held.unsafe_buffer_pointer() != params.unsafe_buffer_pointer()
 
 
 def test_transformations_as_measures():

@@ -11,20 +11,18 @@ y = jnp.sin(x.sum(axis=1, keepdims=True))
 
 class Network(nnx.Module):
     def __init__(self, rngs):
-        self.hidden = nnx.Linear(3, 8, use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs)
-        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.hidden = nnx.Linear(3, 8, rngs=rngs)
         self.out = nnx.Linear(8, 1, rngs=rngs)
 
     def __call__(self, x):
-        return self.out(self.dropout(nnx.relu(self.norm(self.hidden(x)))))
+        return self.out(nnx.tanh(self.hidden(x)))
 
 
 def matrices(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-schedule = optax.warmup_cosine_decay_schedule(0.0, 0.05, warmup_steps=5, decay_steps=20)
+schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=5, decay_steps=20)
 model = Network(nnx.Rngs(0))
 optimizer = nnx.Optimizer(
     model,
