@@ -30,6 +30,10 @@ from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_ams
 from gradtx.optimizers.fromage import fromage
 from gradtx.optimizers.lamb import lamb
 from gradtx.optimizers.lars import lars
+from gradtx.optimizers.ldog import (
+    ScaleByDistanceOverGradientsState,
+    scale_by_distance_over_gradients,
+)
 from gradtx.optimizers.lion import ScaleByLionState, lion, scale_by_lion
 from gradtx.optimizers.momentum import classical_momentum
 from gradtx.optimizers.nadam import ScaleByNadamState, nadam, nadamw, scale_by_nadam
@@ -68,7 +72,16 @@ from gradtx.schedules.warmup import (
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
 )
-from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm
+from gradtx.transforms.clip import (
+    adaptive_grad_clip,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
+    per_example_global_norm_clip,
+    per_example_layer_norm_clip,
+    unitwise_clip,
+    unitwise_norm,
+)
 from gradtx.transforms.constrain import (
     NonNegativeParamsState,
     ZeroNansState,
@@ -105,6 +118,16 @@ from gradtx.wrappers.inject import (
 
 InjectHyperparamsState = InjectStatefulHyperparamsState
 MultiTransformState = PartitionState  # the name in Optax's scripts of old
+from gradtx.wrappers.average import EmaParamsState, ema_params, eval_params
+from gradtx.wrappers.flatten import FlattenState, flatten
+from gradtx.wrappers.lookahead import LookaheadParams, LookaheadState, lookahead
+from gradtx.wrappers.monitor import (
+    MonitorState,
+    SnapshotState,
+    measure_with_ema,
+    monitor,
+    snapshot,
+)
 
 __version__ = "0.1.0"
 
@@ -214,6 +237,8 @@ __all__ = [
     "scale_by_novograd",
     "ScaleByOptimisticGradientState",
     "scale_by_optimistic_gradient",
+    "scale_by_distance_over_gradients",
+    "ScaleByDistanceOverGradientsState",
     "scale_by_polyak",
     "scale_by_radam",
     "ScaleByRpropState",
@@ -234,6 +259,24 @@ __all__ = [
     "scale_by_param_block_rms",
     "scale_by_trust_ratio",
     "clip_by_block_rms",
+    "adaptive_grad_clip",
+    "unitwise_norm",
+    "unitwise_clip",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+    "lookahead",
+    "LookaheadParams",
+    "LookaheadState",
+    "ema_params",
+    "EmaParamsState",
+    "eval_params",
+    "flatten",
+    "FlattenState",
+    "snapshot",
+    "SnapshotState",
+    "monitor",
+    "MonitorState",
+    "measure_with_ema",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

@@ -28,6 +28,7 @@ from gradtx.core.slot import (
     NamedNumbers,
     Nested,
     Number,
+    Opaque,
     RandomKey,
     Reduced,
     Slot,
@@ -155,6 +156,9 @@ def says_what_its_state_is(
                 visit(value)
             elif isinstance(kind, NamedNumbers):
                 assert all(np.shape(number) == () for number in value.values()), f"{name}: {value}"
+            elif isinstance(kind, Opaque):
+                for leaf in jax.tree.leaves(value):
+                    assert isinstance(leaf, jax.Array), f"{name} holds what is not an array: {leaf}"
             else:
                 dtype = _DTYPES[type(kind)]
                 assert np.shape(value) == () and jnp.issubdtype(value.dtype, dtype), (

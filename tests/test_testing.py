@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
-from gradtx.core.slot import Flag, Key, Reduced, Scalar, Slot
+from gradtx.core.slot import Flag, Key, Opaque, Reduced, Scalar, Slot
 from gradtx.testing import LAWS, check_transformation, gradients_like
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 32).reshape(8, 4), "b": jnp.ones(4, jnp.bfloat16)}
@@ -175,6 +175,7 @@ class ReducedState(NamedTuple):
     done: Flag
     key: Key
     size: Scalar
+    own: Annotated[Any, Opaque()]
 
 
 KEY = jax.random.key(0)
@@ -185,7 +186,9 @@ class remembers(Stage):
 
     def init(self, params):
         rows = gradtx.core.leaf.shaped_zeros_like(params, lambda shape: [shape[:1], ()])
-        return ReducedState(rows, jnp.array(False), jnp.array(KEY), jnp.zeros(()))
+        return ReducedState(
+            rows, jnp.array(False), jnp.array(KEY), jnp.zeros(()), {"a": jnp.ones(99)}
+        )
 
 
 def test_fields_of_every_kind_are_let_pass():
@@ -202,6 +205,7 @@ def test_fields_of_every_kind_are_let_pass():
         ("key", jnp.zeros(2, jnp.uint32), "key is not a prng_key"),
         ("key", jax.random.split(KEY), "key is not a prng_key"),
         ("size", jnp.zeros((), jnp.int32), "size is not a floating"),
+        ("own", {"a": 3.0}, "own holds what is not an array"),
     ],
 )
 def test_fields_of_the_wrong_kind(field, value, words):

@@ -320,20 +320,40 @@ def full_like(params: Params, fill_value: Any, dtype: Any = None, *, real: bool 
     def fill(leaf: Any) -> Any:
         if not is_optimised(leaf):
             return None
-        own = wide_dtype(_dtype_of(leaf))
-        if real:
-            own = _real_dtype(own)
-        if dtype is not None and not np.issubdtype(own, np.complexfloating):
-            own = jax.dtypes.canonicalize_dtype(dtype)
         # Without a shape of its own, so that the slot takes over the leaf's sharding.
-        return jnp.full_like(leaf, fill_value, dtype=own)
+        return jnp.full_like(leaf, fill_value, dtype=_slot_dtype(leaf, dtype, real=real))
 
     return jax.tree.map(fill, params)
+
+
+def _slot_dtype(leaf: Any, dtype: Any, *, real: bool = False) -> Any:
+    own = wide_dtype(_dtype_of(leaf))
+    if real:
+        own = _real_dtype(own)
+    if dtype is not None and not np.issubdtype(own, np.complexfloating):
+        own = jax.dtypes.canonicalize_dtype(dtype)
+    return own
 
 
 def zeros_like(params: Params, dtype: Any = None, *, real: bool = False) -> Updates:
     """A fresh slot of zeros; arguments as for `full_like`."""
     return full_like(params, 0, dtype, real=real)
+
+
+def copy_of(params: Params, dtype: Any = None) -> Updates:
+    """A fresh slot that begins as the parameters, in buffers of its own; `None` elsewhere.
+
+    Args:
+      params: tree of arrays.
+      dtype: as for `full_like`.
+    """
+
+    def copy(leaf: Any) -> Any:
+        if not is_optimised(leaf):
+            return None
+        return jnp.array(leaf, _slot_dtype(leaf, dtype), copy=True)
+
+    return jax.tree.map(copy, params)
 
 
 def shaped_zeros_like(params: Params, shape_of: Callable[[tuple[int, ...]], Any]) -> Updates:

@@ -42,6 +42,11 @@ class Reduced(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class Opaque(Kind):
+    """Arrays in a layout of their own, fixed by `init`: measurements, a state over one vector."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Boolean(Kind):
     """A truth value: shape (), bool."""
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from gradtx.core.leaf import (
+    copy_of,
     full_like,
     is_optimised,
     map_leaves,
@@ -134,6 +135,16 @@ def test_slots():
     narrow_slot = full_like(params, 0.5, jnp.dtype("bfloat16"))
     assert narrow_slot["h"].dtype == jnp.bfloat16 and narrow_slot["c"].dtype == jnp.complex64
     assert float(narrow_slot["f"]) == 0.5 and not narrow_slot["f"].weak_type
+
+
+def test_copies():
+    params = {"h": HALF, "s": jnp.ones(2), "c": 1j * jnp.ones(2), "i": jnp.arange(3), "f": 1.0}
+    copy = copy_of(params)
+    assert copy["h"].dtype == jnp.float32 and copy["i"] is None and not copy["f"].weak_type
+    assert copy["s"].unsafe_buffer_pointer() != params["s"].unsafe_buffer_pointer()
+    assert all((copy[key] == params[key]).all() for key in "hscf")
+    narrow_copy = copy_of(params, jnp.dtype("bfloat16"))
+    assert narrow_copy["s"].dtype == jnp.bfloat16 and narrow_copy["c"].dtype == jnp.complex64
 
 
 def test_batches_of_hyperparameters_are_refused():

@@ -14,6 +14,7 @@ from gradtx.core.slot import (
     Key,
     Nested,
     Number,
+    Opaque,
     RandomKey,
     Reduced,
     Scalar,
@@ -51,10 +52,16 @@ class Others(NamedTuple):
     rows: Annotated[Any, Reduced()]
     done: Flag
     key: Key
+    own: Annotated[Any, Opaque()]
 
 
 def test_kinds_of_what_is_not_like_the_parameters():
-    assert kinds(Others) == {"rows": Reduced(), "done": Boolean(), "key": RandomKey()}
+    assert kinds(Others) == {
+        "rows": Reduced(),
+        "done": Boolean(),
+        "key": RandomKey(),
+        "own": Opaque(),
+    }
 
 
 def test_a_field_without_a_kind_is_named():

@@ -70,6 +70,27 @@ def test_nnx_optimizer(name):
     assert losses[0][-1] < losses[0][0]
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.chain(gradtx.sgd(0.1), gradtx.ema_params(0.5, debias=False)),
+        gradtx.lookahead(gradtx.sgd(0.1), sync_period=9, slow_step_size=0.5),
+    ],
+    ids=["ema_params", "lookahead"],
+)
+def test_nnx_evaluation_parameters(tx):
+    model = Network(nnx.Rngs(0))
+    start = nnx.state(model, nnx.Param)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    optimizer.update(model, nnx.grad(loss_of)(model))
+    params = nnx.state(model, nnx.Param)
+    evaluated = gradtx.eval_params(optimizer.opt_state, params)
+    half = 0.5 if "ema" in repr(tx) else 0.0
+    expected = jax.tree.map(lambda p, q: half * p + (1 - half) * q, params, start)
+    chex.assert_trees_all_close(evaluated, expected, rtol=1e-5, atol=1e-7)
+    nnx.update(model, evaluated)
+
+
 def test_nnx_jit_compiles_once():
     traces = []
 

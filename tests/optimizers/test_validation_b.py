@@ -50,6 +50,11 @@ TABLE = {
     "scale_by_param_block_rms": ({}, {"min_scale": NONNEGATIVE}),
     "normalize_by_update_norm": ({}, {"scale_factor": FINITE, "eps": POSITIVE}),
     "clip_by_block_rms": ({}, {"threshold": POSITIVE}),
+    "adaptive_grad_clip": ({"clipping": 0.1}, {"clipping": NONNEGATIVE, "eps": NONNEGATIVE}),
+    "scale_by_distance_over_gradients": (
+        {},
+        {"reps_rel": POSITIVE, "eps": POSITIVE, "global_scale": FINITE},
+    ),
 }
 CASES = [(name, argument) for name, (_, bad) in TABLE.items() for argument in bad]
 OPTIONAL = {"learning_rate", "clipping_threshold", "momentum", "weight_decay_rate"}
