@@ -58,13 +58,18 @@ from gradtx.optimizers.sm3 import ScaleBySM3State, scale_by_sm3, sm3
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
 from gradtx.schedules.cosine import cosine_decay_schedule
 from gradtx.schedules.exponential import exponential_decay
+from gradtx.schedules.inverse_sqrt import inverse_sqrt_schedule
 from gradtx.schedules.join import join_schedules
+from gradtx.schedules.onecycle import cosine_onecycle_schedule, linear_onecycle_schedule
 from gradtx.schedules.piecewise import piecewise_constant_schedule, piecewise_interpolate_schedule
 from gradtx.schedules.polynomial import constant_schedule, linear_schedule, polynomial_schedule
+from gradtx.schedules.restarts import sgdr_schedule
+from gradtx.schedules.stable import warmup_stable_decay_schedule
 from gradtx.schedules.warmup import (
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
+    warmup_linear_decay_schedule,
 )
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm
 from gradtx.transforms.constrain import (
@@ -214,6 +219,12 @@ __all__ = [
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
+    "warmup_linear_decay_schedule",
+    "warmup_stable_decay_schedule",
+    "inverse_sqrt_schedule",
+    "linear_onecycle_schedule",
+    "cosine_onecycle_schedule",
+    "sgdr_schedule",
     "global_norm",
     "safe_increment",
 ]
