@@ -5,16 +5,30 @@ state = tx.init(params)
 params, state = tx.step(grads, state, params)
 """
 
-from gradtx.core.apply import apply_updates, incremental_update
+from gradtx import tree as tree
+from gradtx.core.apply import apply_updates, incremental_update, periodic_update
 from gradtx.core.compose import chain, named_chain
-from gradtx.core.hyper import Schedule
+from gradtx.core.gradient import scale_gradient
+from gradtx.core.hyper import ScalarOrSchedule, Schedule
 from gradtx.core.leaf import map_leaves
-from gradtx.core.numerics import global_norm, safe_increment
-from gradtx.core.select import MaskedNode, MaskedState, masked
+from gradtx.core.map_params import map_params as tree_map_params
+from gradtx.core.numerics import (
+    global_norm,
+    safe_increment,
+    safe_int32_increment,
+    safe_norm,
+    safe_root_mean_squares,
+)
+from gradtx.core.select import MaskedNode, MaskedState, MaskOrFn, masked
+from gradtx.core.slot import OptState, Params, Updates
 from gradtx.core.transformation import (
     EmptyState,
     GradientTransformation,
     GradientTransformationExtraArgs,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    init_empty_state,
     with_extra_args_support,
 )
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
@@ -36,6 +50,7 @@ from gradtx.optimizers.noisy_sgd import noisy_sgd
 from gradtx.optimizers.novograd import ScaleByNovogradState, novograd, scale_by_novograd
 from gradtx.optimizers.optimistic import (
     ScaleByOptimisticGradientState,
+    optimistic_adam,
     optimistic_adam_v2,
     optimistic_gradient_descent,
     scale_by_optimistic_gradient,
@@ -71,29 +86,44 @@ from gradtx.schedules.warmup import (
     warmup_exponential_decay_schedule,
     warmup_linear_decay_schedule,
 )
-from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm
+from gradtx.transforms.clip import (
+    AdaptiveGradClipState,
+    ClipByGlobalNormState,
+    ClipState,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
+)
 from gradtx.transforms.constrain import (
     NonNegativeParamsState,
     ZeroNansState,
     keep_params_nonnegative,
     zero_nans,
 )
-from gradtx.transforms.decay import WeightDecaySchedule, add_decayed_weights
+from gradtx.transforms.decay import AddDecayedWeightsState, WeightDecaySchedule, add_decayed_weights
 from gradtx.transforms.noise import AddNoiseState, add_noise
 from gradtx.transforms.scale import (
     ScaleByScheduleState,
+    ScaleState,
     scale,
     scale_by_learning_rate,
     scale_by_schedule,
 )
-from gradtx.transforms.stateless import identity, set_to_zero, stateless
+from gradtx.transforms.stateless import identity, set_to_zero, stateless, stateless_with_tree_map
 from gradtx.transforms.trace import EmaState, TraceState, ema, trace
 from gradtx.transforms.trust import (
+    ScaleByTrustRatioState,
     centralize,
     normalize_by_update_norm,
     scale_by_param_block_norm,
     scale_by_param_block_rms,
     scale_by_trust_ratio,
+)
+from gradtx.tree import (
+    bias_correction,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
 )
 
 __version__ = "0.1.0"
@@ -104,6 +134,7 @@ __all__ = [
     "EmptyState",
     "apply_updates",
     "incremental_update",
+    "periodic_update",
     "chain",
     "named_chain",
     "masked",
@@ -133,6 +164,7 @@ __all__ = [
     "lion",
     "noisy_sgd",
     "novograd",
+    "optimistic_adam",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
     "polyak_sgd",
@@ -144,6 +176,7 @@ __all__ = [
     "yogi",
     "identity",
     "stateless",
+    "stateless_with_tree_map",
     "set_to_zero",
     "scale",
     "scale_by_schedule",
@@ -227,4 +260,28 @@ __all__ = [
     "sgdr_schedule",
     "global_norm",
     "safe_increment",
+    "safe_int32_increment",
+    "safe_norm",
+    "safe_root_mean_squares",
+    "scale_gradient",
+    "bias_correction",
+    "update_moment",
+    "update_moment_per_elem_norm",
+    "update_infinity_moment",
+    "tree_map_params",
+    "init_empty_state",
+    "ScaleState",
+    "ClipState",
+    "ClipByGlobalNormState",
+    "AdaptiveGradClipState",
+    "AddDecayedWeightsState",
+    "ScaleByTrustRatioState",
+    "Params",
+    "Updates",
+    "OptState",
+    "MaskOrFn",
+    "ScalarOrSchedule",
+    "TransformInitFn",
+    "TransformUpdateFn",
+    "TransformUpdateExtraArgsFn",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,8 @@ import numpy as np
 from gradtx.core.slot import Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import is_plain_callable, static
+
+MaskOrFn = Any | Callable[[Params], Any]  # a tree of booleans, a function to one, or None
 
 
 class MaskedNode(NamedTuple):

@@ -9,8 +9,14 @@ from gradtx.core.hyper import Hyper, check_nonnegative, check_positive
 from gradtx.core.leaf import as_operand, map_leaves
 from gradtx.core.numerics import abs_sq, global_norm
 from gradtx.core.slot import Params, Updates
+from gradtx.core.transformation import EmptyState
 from gradtx.transforms.scale import scale_rule
 from gradtx.transforms.stateless import Stateless
+
+# As in Optax.
+ClipState = EmptyState
+ClipByGlobalNormState = EmptyState
+AdaptiveGradClipState = EmptyState
 
 
 def clip_rule(u: jax.Array, *, max_delta: Hyper) -> jax.Array:

@@ -40,6 +40,7 @@ TABLE = {
     "adamax": ({}, RATE | ADAMAX),
     "adamaxw": ({}, RATE | ADAMAX | DECAY),
     "amsgrad": ({}, RATE | ADAM),
+    "optimistic_adam": ({}, RATE | ADAM | {"optimism": FINITE}),
     "scale_by_rss": ({}, RSS),
     "scale_by_rms": ({}, RMS),
     "scale_by_stddev": ({}, RMS),
@@ -146,6 +147,7 @@ OPTIONAL = {
     ("sgd", "momentum"),
     ("rmsprop", "momentum"),
     ("nadamw", "momentum_decay"),
+    ("optimistic_adam", "optimism"),
     ("inverse_sqrt_schedule", "timescale"),
     ("scale_by_learning_rate", "learning_rate"),
 }
@@ -174,7 +176,7 @@ def test_every_public_constructor_is_in_a_table():
         and getattr(gradtx, name).__module__.split(".")[1] != "core"
     }
     elsewhere = {"identity", "set_to_zero", "stateless", "scale_by_schedule", "join_schedules"}
-    elsewhere |= {"sgdr_schedule"}
+    elsewhere |= {"sgdr_schedule", "stateless_with_tree_map"}
     elsewhere |= {"centralize", "keep_params_nonnegative", "zero_nans", "scale_by_sign"}
     assert public & set(vars(gradtx)) <= tables.keys() | elsewhere
 
@@ -215,6 +217,8 @@ def test_dtypes(make, argument):
     [
         (lambda: gradtx.scale_by_schedule(0.1), TypeError, "step_size_fn"),
         (lambda: gradtx.stateless(0.1), TypeError, "f must"),
+        (lambda: gradtx.stateless_with_tree_map(0.1), TypeError, "f must"),
+        (lambda: gradtx.optimistic_adam(max), TypeError, "learning_rate must be a number"),
         (lambda: gradtx.add_decayed_weights(0.1, {"w": 1.0}), TypeError, r"mask\['w'\]"),
         (lambda: gradtx.adamw(0.1, mask={"w": "yes"}), TypeError, r"mask\['w'\]"),
         (
