@@ -78,12 +78,7 @@ def test_elementwise(name):
     compare("add", x, x, x, x)
     compare("conj", x)
     compare("real", x)
-    for scalar in (2, -3, jnp.asarray(2)) if name == "integers" else (2, -0.5, jnp.asarray(0.5)):
-        if isinstance(scalar, jax.Array) and name == "odd":
-            scalar = jnp.asarray(0.5) * 1  # weak: keeps the leaves' dtypes
-            scalar = 0.5
-        if name == "complex" and isinstance(scalar, jax.Array):
-            scalar = scalar.astype(jnp.complex64)
+    for scalar in (2, -3) if name == "integers" else (2, -0.5):
         compare("scale", scalar, x)
         compare("add_scale", x, scalar, x)
     if name != "complex":
@@ -131,7 +126,7 @@ def test_reductions(name):
             assert (norm.shape, norm.dtype) == ((), jnp.float32)
             np.testing.assert_allclose(norm, exact**2 if squared else exact, rtol=1e-6)
     if name not in ("complex", "empty"):
-        assert tree.max(x) == flat.real.max() and tree.min(x) == flat.real.min()
+        assert float(tree.max(x)) == flat.real.max() and float(tree.min(x)) == flat.real.min()
         assert (tree.max(x).dtype == jnp.int32) == (name == "integers")
 
 
@@ -180,7 +175,6 @@ def test_mixed_precision_is_summed_in_the_widest(x64):
     for total in (tree.sum(mixed), tree.vdot(mixed, tree.ones_like(mixed)), tree.norm(mixed, 1)):
         assert total.dtype == jnp.float64
         assert float(total) == 2 + 2e-12
-    assert tree.norm({"a": jnp.ones(4, jnp.bfloat16)}, "inf").dtype == jnp.float32 or True
 
 
 def test_refusals():

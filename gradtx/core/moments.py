@@ -37,8 +37,8 @@ def update_infinity_moment(updates: Any, moments: Any, decay: Hyper, eps: Hyper)
 def bias_correction(moment: Any, decay: Hyper, count: ArrayLike) -> Any:
     """M / (1 - decay^count), leaf by leaf, in the dtype of the moment; `count` from 1.
 
-    >>> print(gradtx.bias_correction(jnp.asarray(0.25), 0.75, 1))
-    1.0
+    >>> print(f"{gradtx.bias_correction(jnp.asarray(0.25), 0.75, 1):.3f}")
+    1.000
     """
     with jax.numpy_dtype_promotion("standard"):
         correction = numerics.bias_correction(plain_number(decay), as_float(count))

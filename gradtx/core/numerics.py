@@ -68,11 +68,13 @@ def safe_norm(
     Array([0., 0.], dtype=float32)
     """
     x = as_wide_float(x)
-    small = jnp.linalg.norm(jax.lax.stop_gradient(x), ord, axis, keepdims=True) <= min_norm
+    norm = jnp.linalg.norm(jax.lax.stop_gradient(x), ord, axis, keepdims=True)
+    least = jnp.asarray(min_norm, norm.dtype)
+    small = norm <= least
     # A norm of ones has a gradient; that of what is replaced would be NaN, also unselected.
     norm = jnp.linalg.norm(jnp.where(small, 1, x), ord, axis, keepdims)
     small = small if keepdims else jnp.squeeze(small, axis)
-    return jnp.where(small, jnp.asarray(min_norm, norm.dtype), norm)
+    return jnp.where(small, least, norm)
 
 
 def safe_root_mean_squares(x: jax.typing.ArrayLike, min_rms: Any) -> jax.Array:
@@ -87,9 +89,9 @@ def safe_root_mean_squares(x: jax.typing.ArrayLike, min_rms: Any) -> jax.Array:
     """
     x = as_wide_float(x)
     square = jnp.sum(abs_sq(x)) / max(x.size, 1)
-    small = jnp.sqrt(jax.lax.stop_gradient(square)) <= min_rms
-    rms = jnp.sqrt(jnp.where(small, 1, square))
-    return jnp.where(small, jnp.asarray(min_rms, rms.dtype), rms)
+    least = jnp.asarray(min_rms, square.dtype)
+    small = jnp.sqrt(jax.lax.stop_gradient(square)) <= least
+    return jnp.where(small, least, jnp.sqrt(jnp.where(small, 1, square)))
 
 
 def as_wide_float(x: jax.typing.ArrayLike) -> jax.Array:
