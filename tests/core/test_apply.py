@@ -45,7 +45,13 @@ def test_incremental_update():
 
 @pytest.mark.parametrize("steps", range(5))
 def test_periodic_update(steps):
-    new = {"a": jnp.full(2, 3.0), "n": jnp.int32(7), "k": jax.random.key(1), "f": max, "none": None}
+    new = {
+        "a": jnp.full(2, 3.0, "float32"),
+        "n": jnp.int32(7),
+        "k": jax.random.key(1),
+        "f": max,
+        "none": None,
+    }
     old = {"a": jnp.ones(2, "bfloat16"), "n": 5, "k": jax.random.key(0), "f": max, "none": None}
     expected = new if steps % 3 == 0 else old
     for count in (steps, jnp.int32(steps), np.int64(steps)):

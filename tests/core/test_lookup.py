@@ -120,6 +120,8 @@ def test_paths_and_keys():
     assert path == (jax.tree_util.DictKey("a"), tree.NamedTupleKey("Pair", "left")) and value == 1
     assert tree.get(small, 2) == "x"
     assert tree.get(small, "Pair") is small["a"]
+    held = Pair(gradtx.MaskedState(()), None)
+    assert tree.get(held, "MaskedState") is held.left is tree.get(held, "left")
     assert tree.get({"a": ()}, "a") == () and tree.get((), "a") is None
     tx = gradtx.sgd(0.1)
     assert tree.get({"tx": tx, "n": None}, "tx") is tx and tree.get({"n": None}, "n", 1) is None

@@ -50,7 +50,14 @@ def test_against_the_formula(steps, peak, start, final, div, final_div):
 
 
 @pytest.mark.parametrize(
-    "args", [(50, 0.7), (10, 1.0, 0.5), (50, 0.1, 0.29, 0.6, 3.0, 7.0), (50, 1.0, 0.02)]
+    "args",
+    [
+        (50, 0.7),
+        (10, 1.0, 0.5),
+        (50, 0.1, 0.29, 0.6, 3.0, 7.0),
+        (10, 1.0, 0.28, 0.79),
+        (50, 1.0, 0.02),
+    ],
 )
 def test_optax(args):
     check_optax(linear_onecycle_schedule(*args), optax.linear_onecycle_schedule(*args))
