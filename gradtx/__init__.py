@@ -5,17 +5,33 @@ state = tx.init(params)
 params, state = tx.step(grads, state, params)
 """
 
-from gradtx.core.apply import apply_updates, incremental_update
+from gradtx import tree as tree
+from gradtx.core.apply import apply_updates, incremental_update, periodic_update
 from gradtx.core.compose import chain, named_chain
-from gradtx.core.hyper import Schedule
+from gradtx.core.gradient import scale_gradient
+from gradtx.core.hyper import ScalarOrSchedule, Schedule
 from gradtx.core.leaf import map_leaves
 from gradtx.core.numerics import global_norm, safe_increment
 from gradtx.core.partition import PartitionState, groups, multi_transform, partition
 from gradtx.core.select import MaskedNode, MaskedState, masked
+from gradtx.core.map_params import map_params as tree_map_params
+from gradtx.core.numerics import (
+    global_norm,
+    safe_increment,
+    safe_int32_increment,
+    safe_norm,
+    safe_root_mean_squares,
+)
+from gradtx.core.select import MaskedNode, MaskedState, MaskOrFn, masked
+from gradtx.core.slot import OptState, Params, Updates
 from gradtx.core.transformation import (
     EmptyState,
     GradientTransformation,
     GradientTransformationExtraArgs,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    init_empty_state,
     with_extra_args_support,
 )
 from gradtx.inspect.describe import Description, describe
@@ -42,6 +58,7 @@ from gradtx.optimizers.noisy_sgd import noisy_sgd
 from gradtx.optimizers.novograd import ScaleByNovogradState, novograd, scale_by_novograd
 from gradtx.optimizers.optimistic import (
     ScaleByOptimisticGradientState,
+    optimistic_adam,
     optimistic_adam_v2,
     optimistic_gradient_descent,
     scale_by_optimistic_gradient,
@@ -64,13 +81,26 @@ from gradtx.optimizers.sm3 import ScaleBySM3State, scale_by_sm3, sm3
 from gradtx.optimizers.yogi import scale_by_yogi, yogi
 from gradtx.schedules.cosine import cosine_decay_schedule
 from gradtx.schedules.exponential import exponential_decay
+from gradtx.schedules.inverse_sqrt import inverse_sqrt_schedule
 from gradtx.schedules.join import join_schedules
+from gradtx.schedules.onecycle import cosine_onecycle_schedule, linear_onecycle_schedule
 from gradtx.schedules.piecewise import piecewise_constant_schedule, piecewise_interpolate_schedule
 from gradtx.schedules.polynomial import constant_schedule, linear_schedule, polynomial_schedule
+from gradtx.schedules.restarts import sgdr_schedule
+from gradtx.schedules.stable import warmup_stable_decay_schedule
 from gradtx.schedules.warmup import (
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
+    warmup_linear_decay_schedule,
+)
+from gradtx.transforms.clip import (
+    AdaptiveGradClipState,
+    ClipByGlobalNormState,
+    ClipState,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
 )
 from gradtx.transforms.clip import (
     adaptive_grad_clip,
@@ -88,17 +118,19 @@ from gradtx.transforms.constrain import (
     keep_params_nonnegative,
     zero_nans,
 )
-from gradtx.transforms.decay import WeightDecaySchedule, add_decayed_weights
+from gradtx.transforms.decay import AddDecayedWeightsState, WeightDecaySchedule, add_decayed_weights
 from gradtx.transforms.noise import AddNoiseState, add_noise
 from gradtx.transforms.scale import (
     ScaleByScheduleState,
+    ScaleState,
     scale,
     scale_by_learning_rate,
     scale_by_schedule,
 )
-from gradtx.transforms.stateless import identity, set_to_zero, stateless
+from gradtx.transforms.stateless import identity, set_to_zero, stateless, stateless_with_tree_map
 from gradtx.transforms.trace import EmaState, TraceState, ema, trace
 from gradtx.transforms.trust import (
+    ScaleByTrustRatioState,
     centralize,
     normalize_by_update_norm,
     scale_by_param_block_norm,
@@ -127,6 +159,11 @@ from gradtx.wrappers.monitor import (
     measure_with_ema,
     monitor,
     snapshot,
+from gradtx.tree import (
+    bias_correction,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
 )
 
 __version__ = "0.1.0"
@@ -137,6 +174,7 @@ __all__ = [
     "EmptyState",
     "apply_updates",
     "incremental_update",
+    "periodic_update",
     "chain",
     "named_chain",
     "masked",
@@ -183,6 +221,7 @@ __all__ = [
     "lion",
     "noisy_sgd",
     "novograd",
+    "optimistic_adam",
     "optimistic_adam_v2",
     "optimistic_gradient_descent",
     "polyak_sgd",
@@ -194,6 +233,7 @@ __all__ = [
     "yogi",
     "identity",
     "stateless",
+    "stateless_with_tree_map",
     "set_to_zero",
     "scale",
     "scale_by_schedule",
@@ -289,6 +329,36 @@ __all__ = [
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_exponential_decay_schedule",
+    "warmup_linear_decay_schedule",
+    "warmup_stable_decay_schedule",
+    "inverse_sqrt_schedule",
+    "linear_onecycle_schedule",
+    "cosine_onecycle_schedule",
+    "sgdr_schedule",
     "global_norm",
     "safe_increment",
+    "safe_int32_increment",
+    "safe_norm",
+    "safe_root_mean_squares",
+    "scale_gradient",
+    "bias_correction",
+    "update_moment",
+    "update_moment_per_elem_norm",
+    "update_infinity_moment",
+    "tree_map_params",
+    "init_empty_state",
+    "ScaleState",
+    "ClipState",
+    "ClipByGlobalNormState",
+    "AdaptiveGradClipState",
+    "AddDecayedWeightsState",
+    "ScaleByTrustRatioState",
+    "Params",
+    "Updates",
+    "OptState",
+    "MaskOrFn",
+    "ScalarOrSchedule",
+    "TransformInitFn",
+    "TransformUpdateFn",
+    "TransformUpdateExtraArgsFn",
 ]

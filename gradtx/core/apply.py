@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from gradtx.core.hyper import Hyper
 from gradtx.core.leaf import common_precision, is_optimised, map_leaves, match, narrow
@@ -43,6 +44,44 @@ def apply_updates(params: T, updates: Updates) -> T:
 def _add(p: jax.Array, u: jax.Array) -> jax.Array:
     cast = common_precision((p, u))
     return (cast(p) + cast(u)).astype(jnp.result_type(p))
+
+
+def periodic_update(
+    new_tensors: T, old_tensors: T, steps: ArrayLike, update_period: ArrayLike
+) -> T:
+    """`new_tensors` where `steps` is a multiple of `update_period`, else `old_tensors`.
+
+    Source: Mnih et al., "Human-level control through deep reinforcement learning", 2015,
+    Nature 518 (the target network).
+
+    Args:
+      new_tensors: tree of the latest values.
+      old_tensors: tree of the copies, same structure and shapes; leaves that are neither
+        arrays nor numbers stay.
+      steps: number of steps made, shape ().
+      update_period: number of steps between two copies, shape ().
+
+    Returns:
+      One of the two, in the dtypes of `old_tensors`.
+
+    >>> print(gradtx.periodic_update(jnp.asarray(2.0), jnp.asarray(1.0), 9, 3))
+    2.0
+    """
+    due = jnp.mod(jnp.asarray(steps), jnp.asarray(update_period)) == 0
+    leaves, treedef = jax.tree.flatten(old_tensors, is_leaf=lambda x: x is None)
+    news = match(old_tensors, new_tensors, "old_tensors", "new_tensors")
+    chosen = [
+        jnp.where(due, new if _is_key(old) else jnp.asarray(new, jnp.result_type(old)), old)
+        if hasattr(old, "dtype") or isinstance(old, bool | int | float | complex)
+        else old
+        for new, old in zip(news, leaves, strict=True)
+    ]
+    updated: T = jax.tree.unflatten(treedef, chosen)
+    return updated
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(getattr(x, "dtype", bool), jax.dtypes.prng_key)
 
 
 def incremental_update(new_tensors: T, old_tensors: T, step_size: Hyper) -> T:

@@ -55,6 +55,63 @@ def safe_increment(count: jax.typing.ArrayLike) -> jax.Array:
     return jnp.where(count < largest, count + jnp.ones((), count.dtype), largest)
 
 
+safe_int32_increment = safe_increment  # Optax's older name
+
+
+def safe_norm(
+    x: jax.typing.ArrayLike,
+    min_norm: Any,
+    ord: int | float | str | None = None,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
+) -> jax.Array:
+    """max(norm of x, min_norm), with the gradient 0 where the norm is not above `min_norm`.
+
+    Args:
+      x: an array; float16 and bfloat16 are computed in float32.
+      min_norm: the least value to return, number or 0-d array.
+      ord: order of the norm, as for `jnp.linalg.norm`.
+      axis: the axes that it is taken over, as there.
+      keepdims: whether these axes are kept with length 1.
+
+    >>> jax.grad(lambda x: gradtx.safe_norm(x, 1e-6))(jnp.zeros(2))
+    Array([0., 0.], dtype=float32)
+    """
+    x = as_wide_float(x)
+    norm = jnp.linalg.norm(jax.lax.stop_gradient(x), ord, axis, keepdims=True)
+    least = jnp.asarray(min_norm, norm.dtype)
+    small = norm <= least
+    # A norm of ones has a gradient; that of what is replaced would be NaN, also unselected.
+    norm = jnp.linalg.norm(jnp.where(small, 1, x), ord, axis, keepdims)
+    small = small if keepdims else jnp.squeeze(small, axis)
+    return jnp.where(small, least, norm)
+
+
+def safe_root_mean_squares(x: jax.typing.ArrayLike, min_rms: Any) -> jax.Array:
+    """max(sqrt(mean of |x|^2), min_rms), with the gradient 0 where it is not above `min_rms`.
+
+    Args:
+      x: an array; float16 and bfloat16 are computed in float32.
+      min_rms: the least value to return, number or 0-d array.
+
+    >>> print(gradtx.safe_root_mean_squares(jnp.asarray([3.0, -3.0]), 1e-6))
+    3.0
+    """
+    x = as_wide_float(x)
+    square = jnp.sum(abs_sq(x)) / max(x.size, 1)
+    least = jnp.asarray(min_rms, square.dtype)
+    small = jnp.sqrt(jax.lax.stop_gradient(square)) <= least
+    return jnp.where(small, least, jnp.sqrt(jnp.where(small, 1, square)))
+
+
+def as_wide_float(x: jax.typing.ArrayLike) -> jax.Array:
+    """`x` as an array of floats (or complex numbers) in float32 or wider."""
+    array = jnp.asarray(x)
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return array.astype(jnp.result_type(float))
+    return array.astype(jnp.float32) if array.dtype.itemsize < 4 else array
+
+
 def zero_count() -> jax.Array:
     """A fresh step count: shape (), int32."""
     return jnp.zeros((), jnp.int32)

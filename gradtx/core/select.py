@@ -14,6 +14,8 @@ from gradtx.core.slot import Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import is_plain_callable, static
 
+MaskOrFn = Any | Callable[[Params], Any]  # a tree of booleans, a function to one, or None
+
 
 class MaskedNode(NamedTuple):
     """Stands where a leaf is masked out: a container without children."""

@@ -19,6 +19,7 @@ import jax
 Params = Any
 Updates = Any
 State = Any
+OptState = State  # Optax's name
 
 
 class Kind:

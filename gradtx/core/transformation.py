@@ -27,6 +27,38 @@ class EmptyState(NamedTuple):
     """The state of a transformation that remembers nothing."""
 
 
+def init_empty_state(params: Params) -> EmptyState:
+    """The `init` of a transformation that remembers nothing.
+
+    >>> gradtx.init_empty_state(jnp.zeros(3))
+    EmptyState()
+    """
+    del params
+    return EmptyState()
+
+
+class TransformInitFn(Protocol):
+    """The type of `init`: from parameters to the state before the first step."""
+
+    def __call__(self, params: Params) -> State: ...
+
+
+class TransformUpdateFn(Protocol):
+    """The type of an `update` without extra arguments."""
+
+    def __call__(
+        self, updates: Updates, state: State, params: Params | None = None
+    ) -> tuple[Updates, State]: ...
+
+
+class TransformUpdateExtraArgsFn(Protocol):
+    """The type of an `update` that takes extra arguments, as all of gradtx's do."""
+
+    def __call__(
+        self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any
+    ) -> tuple[Updates, State]: ...
+
+
 @runtime_checkable
 class TransformationPair(Protocol):
     """Anything with `init` and `update` in Optax's protocol: gradtx's, Optax's or one's own."""

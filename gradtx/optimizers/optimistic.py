@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
+from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative, check_number
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.slot import Flag, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import dtype, hyper, static
 from gradtx.optimizers.adam import scale_by_adam
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.scale import scale, scale_by_learning_rate
 
 
 class ScaleByOptimisticGradientState(NamedTuple):
@@ -104,6 +104,54 @@ class optimistic_gradient_descent(Composed):
         return chain(
             scale_by_optimistic_gradient(self.alpha, self.beta),
             scale_by_learning_rate(self.learning_rate),
+        )
+
+
+class optimistic_adam(Composed):
+    """Optimistic Adam as in Optax's first version, which `optimistic_adam_v2` replaces.
+
+        u = adam's u;  x <- x - learning_rate u - optimism (u - u_old);  u_old <- u
+
+    Both numbers are constants: with a schedule the difference would mix two rates.
+
+    Source: Daskalakis, Ilyas, Syrgkanis, Zeng, "Training GANs with optimism", 2017,
+    arXiv:1711.00141, Algorithm 1.
+
+    Args:
+      learning_rate: number >= 0 or 0-d array.
+      optimism: weight of the change; `None` for the learning rate, as in the paper.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as for `scale_by_adam`; the paper's is
+        `nesterov=False`.
+
+    Raises:
+      TypeError, ValueError: an argument is not a number, or out of its range.
+
+    >>> tx = gradtx.optimistic_adam(1e-3)
+    """
+
+    learning_rate: Hyper
+    optimism: Hyper | None = None
+    b1: Hyper = 0.9
+    b2: Hyper = 0.999
+    eps: Hyper = 1e-8
+    eps_root: Hyper = 0.0
+    mu_dtype: DTypeLike | None = dtype(default=None)
+    nesterov: bool = static(default=True, kw_only=True)
+
+    def validate(self) -> None:
+        check_nonnegative("learning_rate", self.learning_rate)
+        if self.optimism is not None:
+            check_number("optimism", self.optimism)
+        super().validate()
+
+    def compose(self) -> GradientTransformation:
+        optimism = self.learning_rate if self.optimism is None else self.optimism
+        return chain(
+            scale_by_adam(
+                self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nesterov=self.nesterov
+            ),
+            scale_by_optimistic_gradient(self.learning_rate, optimism),
+            scale(-1.0),
         )
 
 

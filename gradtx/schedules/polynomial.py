@@ -74,9 +74,7 @@ class polynomial_schedule(Schedule):
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         left = remaining(count, self.transition_steps, self.transition_begin)
-        value = (self.init_value - self.end_value) * left**self.power + self.end_value
-        # The difference of ends far apart is rounded, so their sum would miss init_value.
-        return as_float(jnp.where(left < 1, value, self.init_value))
+        return between(self.init_value, self.end_value, left**self.power)
 
 
 class linear_schedule(Schedule):
@@ -111,6 +109,12 @@ class linear_schedule(Schedule):
 
     def __call__(self, count: ArrayLike) -> jax.Array:
         return self._polynomial()(count)
+
+
+def between(start: Hyper, end: Hyper, weight: jax.Array) -> jax.Array:
+    """`weight` parts of `start` to `1 - weight` of `end`, from 0 to 1; exact at both ends."""
+    # The difference of ends far apart is rounded, so their sum would miss the start.
+    return as_float(jnp.where(weight < 1, (start - end) * weight + end, start))
 
 
 def remaining(count: ArrayLike, steps: ArrayLike, begin: ArrayLike = 0) -> jax.Array:

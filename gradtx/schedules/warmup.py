@@ -17,7 +17,7 @@ from gradtx.core.value import integer, static
 from gradtx.schedules.cosine import falling_cosine
 from gradtx.schedules.exponential import exponential_decay
 from gradtx.schedules.join import join_schedules
-from gradtx.schedules.polynomial import linear_schedule, remaining
+from gradtx.schedules.polynomial import between, linear_schedule, remaining
 
 
 class warmup_constant_schedule(Schedule):
@@ -95,9 +95,54 @@ class warmup_cosine_decay_schedule(Schedule):
     def __call__(self, count: ArrayLike) -> jax.Array:
         left = remaining(count, self.decay_steps - self.warmup_steps, self.warmup_steps)
         cosine = falling_cosine(left) ** self.exponent
-        decayed = (self.peak_value - self.end_value) * cosine + self.end_value
+        decayed = between(self.peak_value, self.end_value, cosine)
         warming = jnp.asarray(count) < self.warmup_steps
         return jnp.where(warming, self._warmup()(count), decayed)
+
+
+class warmup_linear_decay_schedule(Schedule):
+    """A linear warm-up to `peak_value`, then a line down to `end_value`, which is 0 for D2Z.
+
+    Source: Bergsma et al., "Straight to zero: why linearly decaying the learning rate to zero
+    works best for LLMs", 2025, arXiv:2502.15838.
+
+    Args:
+      init_value, peak_value, end_value: values at step 0, at step `warmup_steps`, and from
+        step `decay_steps` on.
+      warmup_steps: length of the warm-up in steps, >= 0.
+      decay_steps: length of the whole schedule, warm-up included; at least `warmup_steps`.
+
+    Raises:
+      TypeError, ValueError: a value is not a finite number, or `decay_steps` is less than
+        `warmup_steps`.
+
+    >>> schedule = gradtx.warmup_linear_decay_schedule(0.0, 1.0, warmup_steps=2, decay_steps=10)
+    >>> print(schedule(0), schedule(1), schedule(2), schedule(6), schedule(10))
+    0.0 0.5 1.0 0.5 0.0
+    """
+
+    init_value: Hyper
+    peak_value: Hyper
+    warmup_steps: int = integer()
+    decay_steps: int = integer()
+    end_value: Hyper = 0.0
+
+    def validate(self) -> None:
+        check_number("init_value", self.init_value)
+        check_number("peak_value", self.peak_value)
+        check_number("end_value", self.end_value)
+        check_steps("warmup_steps", self.warmup_steps)
+        if not isinstance(self.warmup_steps, jax.core.Tracer):
+            check_steps("decay_steps", self.decay_steps, low=self.warmup_steps)
+
+    def _phases(self) -> Schedule:
+        steps = self.decay_steps - self.warmup_steps
+        warmup = linear_schedule(self.init_value, self.peak_value, self.warmup_steps)
+        decay = linear_schedule(self.peak_value, self.end_value, steps)
+        return join_schedules([warmup, decay], [self.warmup_steps])
+
+    def __call__(self, count: ArrayLike) -> jax.Array:
+        return self._phases()(count)
 
 
 class warmup_exponential_decay_schedule(Schedule):

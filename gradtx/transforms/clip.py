@@ -16,11 +16,17 @@ from gradtx.core.hyper import Hyper, check_nonnegative, check_positive
 from gradtx.core.leaf import as_operand, common_precision, is_optimised, map_leaves
 from gradtx.core.numerics import abs_sq, global_norm
 from gradtx.core.slot import Params, Updates
+from gradtx.core.transformation import EmptyState
 from gradtx.core.value import static
 from gradtx.transforms.scale import scale_rule
 from gradtx.transforms.stateless import Stateless
 
 Axes = int | tuple[int, ...] | None
+
+# As in Optax.
+ClipState = EmptyState
+ClipByGlobalNormState = EmptyState
+AdaptiveGradClipState = EmptyState
 
 
 def clip_rule(u: jax.Array, *, max_delta: Hyper) -> jax.Array:

@@ -14,6 +14,8 @@ from gradtx.core.slot import Count, Params, State, Updates
 from gradtx.core.transformation import EmptyState, GradientTransformation
 from gradtx.core.value import static
 
+AddDecayedWeightsState = EmptyState  # as in Optax, of a constant rate
+
 
 class WeightDecaySchedule(NamedTuple):
     """How many updates were decayed; present only where the rate is scheduled."""

@@ -14,6 +14,8 @@ from gradtx.core.transformation import EmptyState, GradientTransformation
 from gradtx.core.value import static
 from gradtx.transforms.stateless import Stateless
 
+ScaleState = EmptyState  # as in Optax
+
 
 def scale_rule(u: jax.Array, *, step_size: Hyper) -> jax.Array:
     return step_size * u

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core.leaf import map_leaves, optimised_only, with_others_of
+from gradtx.core.leaf import map_leaves, match, optimised_only, with_others_of
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import EmptyState, GradientTransformation
 from gradtx.core.value import static
@@ -82,3 +82,33 @@ class stateless(Stateless):
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
         return with_others_of(updates, self.f(optimised_only(updates), optimised_only(params)))
+
+
+class stateless_with_tree_map(Stateless):
+    """Makes a transformation of a function from one leaf's update and parameter to its update.
+
+    Args:
+      f: called as `f(update, param)` for every optimised leaf; `param` is `None` where `update`
+        got no parameters. It sees low-precision leaves as float32.
+
+    Raises:
+      TypeError: `f` is not callable.
+
+    >>> tx = gradtx.stateless_with_tree_map(lambda u, p: jnp.sign(u))
+    >>> tx.update(jnp.asarray([-3.0]), tx.init(None))[0]
+    Array([-1.], dtype=float32)
+    """
+
+    f: Callable[[jax.Array, jax.Array | None], jax.Array] = static()
+
+    def validate(self) -> None:
+        if not callable(self.f):
+            raise TypeError(f"f must be a function of an update and its param, got {self.f!r}")
+
+    def apply(self, updates: Updates, params: Params | None) -> Updates:
+        leaves, treedef = jax.tree.flatten(optimised_only(updates), is_leaf=lambda x: x is None)
+        others = [None] * len(leaves)
+        if params is not None:
+            others = match(updates, optimised_only(params), "updates", "params")
+        new = [None if u is None else self.f(u, p) for u, p in zip(leaves, others, strict=True)]
+        return with_others_of(updates, jax.tree.unflatten(treedef, new))

@@ -11,8 +11,11 @@ from gradtx.core.hyper import Hyper, check_nonnegative, check_number, check_posi
 from gradtx.core.leaf import map_leaves
 from gradtx.core.numerics import abs_sq, global_norm
 from gradtx.core.slot import Params, Updates
+from gradtx.core.transformation import EmptyState
 from gradtx.transforms.scale import scale_rule
 from gradtx.transforms.stateless import Stateless
+
+ScaleByTrustRatioState = EmptyState  # as in Optax
 
 
 def leaf_norm(x: jax.Array, least: Hyper) -> jax.Array:

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -40,3 +41,29 @@ def test_incremental_update():
     mixed = gradtx.incremental_update(new, old, 0.25)["a"]
     assert mixed.dtype == jnp.bfloat16
     np.testing.assert_array_equal(mixed.astype(jnp.float32), 1.5)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_periodic_update(steps):
+    new = {
+        "a": jnp.full(2, 3.0, "float32"),
+        "n": jnp.int32(7),
+        "k": jax.random.key(1),
+        "f": max,
+        "none": None,
+    }
+    old = {"a": jnp.ones(2, "bfloat16"), "n": 5, "k": jax.random.key(0), "f": max, "none": None}
+    expected = new if steps % 3 == 0 else old
+    for count in (steps, jnp.int32(steps), np.int64(steps)):
+        out = gradtx.periodic_update(new, old, count, 3)
+        assert out["a"].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.float32(out["a"]), np.float32(expected["a"]))
+        assert out["n"] == expected["n"] and out["k"] == expected["k"]
+        assert out["f"] is max and out["none"] is None
+    jitted = jax.jit(gradtx.periodic_update)(new["a"], new["a"] + 1, steps, 3)
+    np.testing.assert_array_equal(jitted, expected["a"] * 0 + (3.0 if steps % 3 == 0 else 4.0))
+
+
+def test_periodic_update_of_other_shapes():
+    with pytest.raises(ValueError, match=r"old_tensors\['w'\] has shape \(2,\)"):
+        gradtx.periodic_update({"w": jnp.ones((2, 1))}, {"w": jnp.ones(2)}, 1, 2)

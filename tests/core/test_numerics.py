@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradtx
@@ -148,3 +149,65 @@ def test_small_low_precision_gradients_are_as_in_single_precision(make, dtype):
     assert low.dtype == dtype
     np.testing.assert_array_equal(low, single.astype(dtype))
     assert np.abs(np.float32(low)).min() > 0
+
+
+NORMS = [{}, {"ord": 1}, {"ord": jnp.inf}, {"ord": 2, "axis": 0}, {"axis": (0, 1)}]
+NORMS += [{"axis": 1, "keepdims": True}, {"ord": "fro", "keepdims": True}, {"ord": "nuc"}]
+
+
+@pytest.mark.parametrize("kwargs", NORMS)
+@pytest.mark.parametrize("min_norm", [0.0, 1e-6, 3.0])
+def test_safe_norm(kwargs, min_norm):
+    x = jnp.asarray([[3.0, 0.5, 0.0], [-4.0, 0.0, 1e-3]])
+    ours = gradtx.safe_norm(x, min_norm, **kwargs)
+    exact = np.linalg.norm(np.float64(x), **kwargs)
+    np.testing.assert_allclose(ours, np.maximum(exact, min_norm), rtol=1e-6)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        theirs = optax.safe_norm(x, min_norm, **kwargs)
+    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def gradient(f, x, *args, **kwargs):
+    return np.asarray(jax.grad(lambda x: jnp.sum(f(x, *args, **kwargs)))(x))
+
+
+def test_safe_gradients():
+    for x in (jnp.zeros((2, 2)), jnp.asarray([[3.0, 0.0], [4.0, 0.0]])):
+        for min_norm in (0.0, 1e-6, 10.0):
+            found = gradient(gradtx.safe_norm, x, min_norm, axis=0)
+            below = min_norm == 10.0 or not x.any()
+            np.testing.assert_allclose(found, np.zeros((2, 2)) if below else x / 5, rtol=1e-6)
+            found = gradient(gradtx.safe_root_mean_squares, x, min_norm)
+            np.testing.assert_allclose(found, np.zeros((2, 2)) if below else x / 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64])
+def test_safe_norms_do_not_overflow(dtype):
+    x = jnp.full(4, 3e4, dtype)
+    for norm, exact in ((gradtx.safe_norm, 6e4), (gradtx.safe_root_mean_squares, 3e4)):
+        assert norm(x, 0.0).dtype == jnp.float32
+        np.testing.assert_allclose(norm(x, 0.0), exact, rtol=3e-3)
+        assert norm(x, 1e6) == 1e6
+        assert np.isnan(norm(x * jnp.asarray(np.nan, dtype), 1.0))
+
+
+def test_safe_root_mean_squares():
+    x = jnp.asarray([3.0, -3.0, 0.0])
+    np.testing.assert_allclose(gradtx.safe_root_mean_squares(x, 0.1), 6**0.5, rtol=1e-6)
+    np.testing.assert_allclose(
+        gradtx.safe_root_mean_squares(x, 0.1), optax.safe_root_mean_squares(x, 0.1), rtol=1e-6
+    )
+    assert gradtx.safe_root_mean_squares(jnp.asarray([3.0 + 4.0j]), 0.1) == 5.0
+    assert gradtx.safe_root_mean_squares(jnp.zeros((0,)), 0.1) == np.float32(0.1)
+    assert gradtx.safe_root_mean_squares(jnp.asarray([3, 3]), 0.1) == 3.0
+
+
+def test_safe_norms_with_x64(x64):
+    for norm in (gradtx.safe_norm, gradtx.safe_root_mean_squares):
+        assert norm(jnp.full(4, 1e200) * 1e-100, 0.0).dtype == jnp.float64
+        assert norm(jnp.ones(4, jnp.float32), jnp.float64(0.1)).dtype == jnp.float32
+
+
+def test_older_name():
+    assert gradtx.safe_int32_increment is gradtx.safe_increment

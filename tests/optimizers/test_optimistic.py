@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 
@@ -72,6 +73,25 @@ def test_optimistic_adam(nesterov):
         check_double(gradtx.optimistic_adam_v2(lr, nesterov=nesterov, **kwargs), problem, xs)
 
     check()
+
+
+@few
+@given(problem=problems, lr=rates, optimism=weights, b1=decays, eps=epsilons)
+def test_first_version(problem, lr, optimism, b1, eps):
+    xs = adam(problem, constant(1.0), lr, optimism, b1, eps=eps)
+    check_double(gradtx.optimistic_adam(lr, optimism, b1, eps=eps), problem, xs)
+
+
+def test_first_version_as_the_paper_and_as_optax():
+    problem = Problem()
+    tx = gradtx.optimistic_adam(0.01, b2=0.99, eps_root=1e-3, nesterov=False)
+    kwargs = {"b2": 0.99, "eps_root": 1e-3, "nesterov": False}
+    check_double(tx, problem, adam(problem, constant(0.01), **kwargs))
+    with pytest.warns(DeprecationWarning):
+        theirs = optax.optimistic_adam(0.01, mu_dtype="bfloat16")
+    ours = gradtx.optimistic_adam(0.01, mu_dtype="bfloat16")
+    x = jnp.ones(2)
+    assert str(jax.eval_shape(ours.init, x)) == str(jax.eval_shape(theirs.init, x))
 
 
 def test_defaults():

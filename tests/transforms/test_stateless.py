@@ -57,3 +57,21 @@ def test_stateless_sees_none_for_leaves_that_are_not_optimised():
     out, _ = tx.update(tree, tx.init(tree), tree)
     np.testing.assert_array_equal(out["a"], -1.0)
     assert out["n"] == 3
+
+
+def test_stateless_with_tree_map():
+    def toward_zero(u, p):
+        assert u.dtype == p.dtype == jnp.float32
+        return u - p
+
+    tx = gradtx.stateless_with_tree_map(toward_zero)
+    u = {"a": jnp.ones(2, jnp.bfloat16), "b": None, "c": 3, "d": None}
+    p = {"a": jnp.full(2, 3.0, jnp.bfloat16), "b": jnp.ones(2), "c": 5, "d": None}
+    out, state = tx.update(u, tx.init(p), p)
+    np.testing.assert_array_equal(np.float32(out["a"]), -2.0)
+    assert (out["a"].dtype, state) == (jnp.bfloat16, gradtx.EmptyState())
+    assert (out["b"], out["c"], out["d"]) == (None, 3, None)
+    without = gradtx.stateless_with_tree_map(lambda u, p: -u if p is None else None)
+    np.testing.assert_array_equal(np.float32(without.update(u, state)[0]["a"]), -1.0)
+    with pytest.raises(ValueError, match=r"updates\['a'\] has shape"):
+        tx.update({"a": jnp.ones(3)}, state, {"a": jnp.ones(2)})

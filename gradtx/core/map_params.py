@@ -1,0 +1,129 @@
+"""Mapping over what a state keeps like the parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from gradtx.core.lookup import children
+from gradtx.core.slot import Kind, Nested, Params, Slot, State, is_state, kinds
+
+
+@jax.tree_util.register_pytree_node_class
+class Placeholder:
+    """Stands for the parameters where a foreign `init` is asked where it keeps things like them.
+
+    A node without children: what `jax.tree.map` makes of it is a placeholder again.
+    """
+
+    def tree_flatten(self) -> tuple[tuple[()], None]:
+        return (), None
+
+    @classmethod
+    def tree_unflatten(cls, aux: None, below: tuple[()]) -> Placeholder:
+        return cls()
+
+
+def map_params(
+    initable: Callable[[Params], State] | Any,
+    f: Callable[..., Any],
+    state: State,
+    /,
+    *rest: Any,
+    transform_non_params: Callable[..., Any] | None = None,
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> State:
+    """Applies a function to every array of a state that is like a parameter.
+
+    Which these are is read from the slots that gradtx's states declare: moments and traces are
+    like the parameters; counts, scalars, and what is smaller than its parameter (Adafactor's
+    rows and columns) are not. In other states (Optax's) a tree is like the parameters where
+    `init` puts a placeholder that stands for them; a state that holds both may be nested.
+
+    Args:
+      initable: the transformation that made the state, or its `init`.
+      f: called as `f(array, *leaves)`, with the leaves of `rest` for its parameter.
+      state: the state.
+      *rest: trees like the parameters, such as shardings. Where the state holds nothing
+        (`None`, `MaskedNode`), `f` is not called.
+      transform_non_params: called with every other leaf; `None` keeps them.
+      is_leaf: as for `jax.tree.map`, on the trees like the parameters.
+
+    Raises:
+      ValueError: `state` is not one that `initable` makes, or its `init` cannot be called
+        with a placeholder.
+
+    >>> tx = gradtx.adam(0.1)
+    >>> state = tx.init({"w": jnp.zeros(2)})
+    >>> specs = {"w": jax.P("x")}
+    >>> gradtx.tree_map_params(tx, lambda _, spec: spec, state, specs)[0].mu
+    {'w': P('x',)}
+    """
+
+    def ends(node: Any) -> bool:
+        return is_leaf is not None and is_leaf(node)
+
+    def like_params(tree: Any) -> Any:
+        def apply(node: Any, *leaves: Any) -> Any:
+            return f(node, *leaves) if ends(node) or jax.tree.leaves(node) else node
+
+        # What holds nothing ends the descent, so that `rest` may have leaves in its place.
+        return jax.tree.map(
+            apply, tree, *rest, is_leaf=lambda node: ends(node) or not jax.tree.leaves(node)
+        )
+
+    def others(tree: Any) -> Any:
+        return tree if transform_non_params is None else jax.tree.map(transform_non_params, tree)
+
+    def visit(state: Any, made: Callable[[], Any]) -> Any:
+        """`made()` is what `init` makes of a placeholder, in the place of `state`."""
+        below, rebuild = children(state)
+        declared: dict[str, Kind] = {}
+        if is_state(state):
+            state_type: Any = type(state)
+            declared = kinds(state_type) if hasattr(state, "_fields") else {}
+        else:
+            pattern = made()
+            if isinstance(pattern, Placeholder):
+                return like_params(state)
+            expected = [key for key, _ in children(pattern)[0]]
+            if not expected:
+                return others(state)
+            if expected != [key for key, _ in below]:
+                raise ValueError(
+                    f"the state is not one that this transformation makes: a "
+                    f"{type(state).__name__} stands where it makes a {type(pattern).__name__}"
+                )
+        new = []
+        for i, (key, child) in enumerate(below):
+            kind = declared[key.name] if declared else Nested()
+            if isinstance(kind, Slot):
+                new.append(like_params(child))
+            elif isinstance(kind, Nested):
+                new.append(visit(child, functools.partial(_child, made, i)))
+            else:
+                new.append(others(child))
+        return rebuild(new)
+
+    @functools.cache
+    def made() -> Any:
+        return _made_of_placeholder(initable)
+
+    return visit(state, made)
+
+
+def _child(made: Callable[[], Any], index: int) -> Any:
+    return children(made())[0][index][1]
+
+
+def _made_of_placeholder(initable: Any) -> Any:
+    try:
+        return getattr(initable, "init", initable)(Placeholder())
+    except Exception as error:
+        raise ValueError(
+            "the state has parts that do not say what they are, and init cannot be called with "
+            f"a placeholder to find out: {error}"
+        ) from error
