@@ -11,9 +11,6 @@ from gradtx.core.compose import chain, named_chain
 from gradtx.core.gradient import scale_gradient
 from gradtx.core.hyper import ScalarOrSchedule, Schedule
 from gradtx.core.leaf import map_leaves
-from gradtx.core.numerics import global_norm, safe_increment
-from gradtx.core.partition import PartitionState, groups, multi_transform, partition
-from gradtx.core.select import MaskedNode, MaskedState, masked
 from gradtx.core.map_params import map_params as tree_map_params
 from gradtx.core.numerics import (
     global_norm,
@@ -22,6 +19,7 @@ from gradtx.core.numerics import (
     safe_norm,
     safe_root_mean_squares,
 )
+from gradtx.core.partition import PartitionState, groups, multi_transform, partition
 from gradtx.core.select import MaskedNode, MaskedState, MaskOrFn, masked
 from gradtx.core.slot import OptState, Params, Updates
 from gradtx.core.transformation import (
@@ -98,11 +96,6 @@ from gradtx.transforms.clip import (
     AdaptiveGradClipState,
     ClipByGlobalNormState,
     ClipState,
-    clip,
-    clip_by_block_rms,
-    clip_by_global_norm,
-)
-from gradtx.transforms.clip import (
     adaptive_grad_clip,
     clip,
     clip_by_block_rms,
@@ -137,6 +130,14 @@ from gradtx.transforms.trust import (
     scale_by_param_block_rms,
     scale_by_trust_ratio,
 )
+from gradtx.tree import (
+    bias_correction,
+    update_infinity_moment,
+    update_moment,
+    update_moment_per_elem_norm,
+)
+from gradtx.wrappers.average import EmaParamsState, ema_params, eval_params
+from gradtx.wrappers.flatten import FlattenState, flatten
 from gradtx.wrappers.freeze import freeze, selective_transform
 from gradtx.wrappers.inject import (
     InjectStatefulHyperparamsState,
@@ -147,11 +148,6 @@ from gradtx.wrappers.inject import (
     inject_stateful_hyperparams,
     set_hyperparams,
 )
-
-InjectHyperparamsState = InjectStatefulHyperparamsState
-MultiTransformState = PartitionState  # the name in Optax's scripts of old
-from gradtx.wrappers.average import EmaParamsState, ema_params, eval_params
-from gradtx.wrappers.flatten import FlattenState, flatten
 from gradtx.wrappers.lookahead import LookaheadParams, LookaheadState, lookahead
 from gradtx.wrappers.monitor import (
     MonitorState,
@@ -159,12 +155,11 @@ from gradtx.wrappers.monitor import (
     measure_with_ema,
     monitor,
     snapshot,
-from gradtx.tree import (
-    bias_correction,
-    update_infinity_moment,
-    update_moment,
-    update_moment_per_elem_norm,
 )
+
+# Optax's earlier names.
+InjectHyperparamsState = InjectStatefulHyperparamsState
+MultiTransformState = PartitionState
 
 __version__ = "0.1.0"
 

@@ -264,7 +264,9 @@ def test_55_one_bad_micro_batch_does_not_poison_the_rest():
     for grads in (W, nan, W, W, W):
         params, state = tx.step(grads, state, params)
     assert finite((params, state.acc_grads))
-    assert not any(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (params, W)), strict=True))
+    assert not any(
+        np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (params, W)), strict=True)
+    )
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 1.0])

@@ -41,8 +41,9 @@ class _Submodule(ModuleType):
         short = self.__name__.rpartition(".")[2]
         if short in ("tree", "tree_utils"):
             own = name.removeprefix("tree_") if short == "tree_utils" else name
-            if own in gradtx.tree.__all__:
-                return getattr(gradtx.tree, own)
+            value = getattr(gradtx.tree, own, None)
+            if getattr(value, "__module__", "").startswith("gradtx."):
+                return value
         elif name in gradtx.__all__:
             return getattr(gradtx, name)
         return _installed(name, f"optax.{short}")

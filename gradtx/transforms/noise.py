@@ -54,7 +54,7 @@ class add_noise(GradientTransformation):
 
     eta: Hyper
     gamma: Hyper
-    key: Any = static()
+    key: Any = static(default=0)
 
     def validate(self) -> None:
         check_nonnegative("eta", self.eta)
