@@ -5,13 +5,13 @@ import subprocess
 import sys
 import types
 
-import gradtx.tree
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import gradtx
+import gradtx.tree
 from gradtx.compat import optax as compat
 
 # What lies outside the transformation of gradients; `gradtx.compat.optax` passes it on.
