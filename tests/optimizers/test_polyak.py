@@ -117,7 +117,7 @@ def test_a_loss_below_its_bound_climbs_or_stays():
 def test_errors():
     g = jnp.asarray([2.0])
     for tx in (gradtx.polyak_sgd(), gradtx.scale_by_polyak()):
-        with pytest.raises(TypeError, match="scale_by_polyak needs the extra argument .value."):
+        with pytest.raises(TypeError, match=r"scale_by_polyak needs the extra argument .value."):
             tx.update(g, tx.init(g), g)
     for make in (gradtx.polyak_sgd, gradtx.scale_by_polyak):
         with pytest.raises(ValueError, match="variant must be 'sps' or 'sps\\+', got 'spss'"):
