@@ -1,6 +1,7 @@
 """Weight decay of every optimizer: applied exactly once, however it is coupled."""
 
 import inspect
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -79,10 +80,11 @@ def test_every_optimizer_takes_the_same_keywords():
 def test_decay_is_applied_exactly_once(name):
     """Without a gradient nothing but the decay moves, by the same factor at every optimizer."""
     zeros = [jax.tree.map(np.zeros_like, PARAMS)] * 3
-    for coupling in DECOUPLED:
+    for coupling, scheduled in itertools.product(DECOUPLED, (True, False)):
         if coupling not in COUPLINGS.get(name, DECOUPLED):
             continue
-        tx = build(name, coupling, schedule_of(decay_at), mask={"w": True, "b": False})
+        decay = schedule_of(decay_at) if scheduled else decay_at(0)
+        tx = build(name, coupling, decay, mask={"w": True, "b": False})
         w = PARAMS["w"]
         for count, found in enumerate(run(tx, zeros)):
             rate = rate_at(count)
@@ -92,7 +94,7 @@ def test_decay_is_applied_exactly_once(name):
                 "corrected": rate**2 / PEAK,
                 "independent": 1.0,
             }[coupling]
-            w = w - factor * decay_at(count) * w
+            w = w - factor * decay_at(count if scheduled else 0) * w
             np.testing.assert_allclose(found["w"], w, rtol=1e-12, err_msg=coupling)
             np.testing.assert_array_equal(found["b"], PARAMS["b"])
 
@@ -134,6 +136,15 @@ def test_types_of_low_precision_parameters(name):
         assert jax.tree.structure(after) == jax.tree.structure(state)
         for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
             assert (a.shape, a.dtype) == (b.shape, b.dtype)
+
+
+def test_a_count_only_where_a_schedule_needs_it():
+    rate, x = schedule_of(rate_at), jnp.ones(2)
+    for coupling, found in (("independent", False), ("schedule", True), ("corrected", True)):
+        for make in (gradtx.sgd, gradtx.lamb):
+            tx = make(rate, weight_decay=0.1, coupling=coupling, peak_learning_rate=PEAK)
+            assert isinstance(tx.init(x)[-1], gradtx.WeightDecaySchedule) == found
+    assert gradtx.sgd(0.1, weight_decay=0.1, coupling="corrected").init(x)[-1] == ()
 
 
 @pytest.mark.parametrize("name", DECAYING)

@@ -48,6 +48,23 @@ TORCH = [
     ),
     (gradtx.adam(), torch.optim.Adam, {}),
     (
+        gradtx.sgd(0.1, 0.9, weight_decay=0.1, coupling="l2"),
+        torch.optim.SGD,
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1},
+    ),
+    (
+        gradtx.adam(0.1, eps=0.1, weight_decay=0.1, coupling="l2"),
+        torch.optim.Adam,
+        {"lr": 0.1, "eps": 0.1, "weight_decay": 0.1},
+    ),
+    (
+        gradtx.rmsprop(
+            0.01, 0.99, 1e-3, eps_in_sqrt=False, momentum=0.8, weight_decay=0.1, coupling="l2"
+        ),
+        torch.optim.RMSprop,
+        {"lr": 0.01, "eps": 1e-3, "momentum": 0.8, "weight_decay": 0.1},
+    ),
+    (
         gradtx.adam(0.1, 0.8, 0.95, 0.1),
         torch.optim.Adam,
         {"lr": 0.1, "betas": (0.8, 0.95), "eps": 0.1},
