@@ -111,7 +111,12 @@ from gradtx.transforms.constrain import (
     keep_params_nonnegative,
     zero_nans,
 )
-from gradtx.transforms.decay import AddDecayedWeightsState, WeightDecaySchedule, add_decayed_weights
+from gradtx.transforms.decay import (
+    AddDecayedWeightsState,
+    WeightDecaySchedule,
+    add_decayed_weights,
+    matrices,
+)
 from gradtx.transforms.noise import AddNoiseState, add_noise
 from gradtx.transforms.scale import (
     ScaleByScheduleState,
@@ -236,6 +241,7 @@ __all__ = [
     "scale_by_learning_rate",
     "add_decayed_weights",
     "WeightDecaySchedule",
+    "matrices",
     "clip",
     "clip_by_global_norm",
     "trace",

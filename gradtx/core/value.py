@@ -64,7 +64,7 @@ class Value:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
-        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        fields = _fields(cls)
         cls._children = tuple(f.name for f in fields if not f.metadata.get("static"))
         cls._statics = tuple(f.name for f in fields if f.metadata.get("static"))
         jax.tree_util.register_pytree_with_keys(
@@ -195,8 +195,9 @@ class _Structure:
         return repr(self.static)
 
 
-def _fields(value: Value) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(value)  # type: ignore[arg-type]
+def _fields(value: Value | type[Value]) -> list[dataclasses.Field[Any]]:
+    # As in the signature: keyword-only fields, which may be those of a base, come last.
+    return sorted(dataclasses.fields(value), key=lambda field: field.kw_only is True)  # type: ignore[arg-type]
 
 
 def _flatten(value: Value) -> tuple[Iterable[Any], _Structure]:

@@ -14,14 +14,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 
 
 class ScaleByBeliefState(NamedTuple):
@@ -103,7 +102,7 @@ class scale_by_belief(GradientTransformation):
         return updates, ScaleByBeliefState(t, mu, nu)
 
 
-class adabelief(Composed):
+class adabelief(WithDecay):
     """AdaBelief: steps are long where the gradient is as its mean predicts.
 
         nu <- b2 nu + (1 - b2) (g - mu)^2 + eps_root
@@ -115,6 +114,7 @@ class adabelief(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps, eps_root, nesterov: as for `scale_by_belief`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -130,7 +130,6 @@ class adabelief(Composed):
     nesterov: bool = static(default=False, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_belief(self.b1, self.b2, self.eps, self.eps_root, nesterov=self.nesterov),
-            scale_by_learning_rate(self.learning_rate),
+        return descend(
+            self, scale_by_belief(self.b1, self.b2, self.eps, self.eps_root, nesterov=self.nesterov)
         )

@@ -12,15 +12,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_positive
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq
 from gradtx.core.slot import Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.core.value import hyper, static
+from gradtx.transforms.decay import alias, descend
 
 
 class ScaleByAdaDeltaState(NamedTuple):
@@ -90,12 +88,13 @@ class adadelta(Composed):
       learning_rate: number >= 0, 0-d array, or schedule. With `None` there is no scaling and,
         as in Optax, no minus sign either: chain with `scale(-1)`. The paper's is 1.0.
       rho, eps: as for `scale_by_adadelta`.
-      weight_decay: added to the gradient times the parameter (L2). Number or schedule.
-      weight_decay_mask: which leaves decay, as for `add_decayed_weights`.
+      weight_decay, coupling, peak_learning_rate: as for `adamw`; L2 by default, as in Optax
+        and PyTorch, and with `learning_rate=None` nothing else.
+      weight_decay_mask, mask: two names for which leaves decay, as for `adamw`.
 
     Raises:
-      TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
-        `params` is missing.
+      TypeError, ValueError: an argument is not a number, or out of its range; both masks
+        are given. In `update`: `params` is missing.
 
     >>> tx = gradtx.adadelta(1.0)
     """
@@ -105,10 +104,10 @@ class adadelta(Composed):
     eps: Hyper = 1e-6
     weight_decay: ScalarOrSchedule = 0.0
     weight_decay_mask: Any = static(default=None)
+    mask: Any = static(default=None, kw_only=True)
+    coupling: str = static(default="l2", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            add_decayed_weights(self.weight_decay, self.weight_decay_mask),
-            scale_by_adadelta(self.rho, self.eps),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        mask = alias("mask", self.mask, "weight_decay_mask", self.weight_decay_mask)
+        return descend(self, scale_by_adadelta(self.rho, self.eps), mask=mask)

@@ -37,9 +37,15 @@ from gradtx.core.leaf import map_leaves, shaped_zeros_like
 from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import dtype, integer, static
+from gradtx.core.value import dtype, hyper, integer, static
 from gradtx.transforms.clip import clip_by_block_rms
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import (
+    add_decayed_weights,
+    alias,
+    check_coupling,
+    check_mask,
+    decoupled_decay_of,
+)
 from gradtx.transforms.scale import scale, scale_by_learning_rate
 from gradtx.transforms.trace import ema
 from gradtx.transforms.trust import scale_by_param_block_rms
@@ -175,13 +181,14 @@ class adafactor(Composed):
       clipping_threshold: largest root mean square of a leaf's update; `None` for none.
       momentum: decay of a mean of updates, in [0, 1); `None` for none.
       dtype_momentum: its dtype.
-      weight_decay_rate: added times the parameter after the learning rate, so not multiplied
-        by it, as in Optax; `None` for none.
-      weight_decay_mask: which leaves decay, as for `add_decayed_weights`.
+      weight_decay_rate, weight_decay: two names for the decay; `None` for none.
+      weight_decay_mask, mask: two names for which leaves decay, as for `adamw`.
+      coupling, peak_learning_rate: as for `adamw`; as in Optax the default is
+        `'independent'`, where the learning rate does not matter.
 
     Raises:
-      TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
-        `params` is missing.
+      TypeError, ValueError: an argument is not a number, or out of its range; an argument is
+        given under both its names. In `update`: `params` is missing.
 
     >>> tx = gradtx.adafactor(1e-2)
     >>> tx = gradtx.adafactor(1e-2, min_dim_size_to_factor=2, momentum=0.9)
@@ -199,6 +206,10 @@ class adafactor(Composed):
     eps: Hyper = 1e-30
     factored: bool = static(default=True)
     weight_decay_mask: Any = static(default=None)
+    weight_decay: ScalarOrSchedule | None = hyper(default=None, kw_only=True)
+    mask: Any = static(default=None, kw_only=True)
+    coupling: str = static(default="independent", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def validate(self) -> None:
         check_steps("decay_offset", self.decay_offset)
@@ -229,6 +240,16 @@ class adafactor(Composed):
             stages.append(scale_by_param_block_rms())
         if self.momentum is not None:
             stages.append(ema(self.momentum, False, self.dtype_momentum))
-        if self.weight_decay_rate is not None:
-            stages.append(add_decayed_weights(self.weight_decay_rate, self.weight_decay_mask))
-        return chain(*stages, scale(-1.0))
+        decay = alias(
+            "weight_decay", self.weight_decay, "weight_decay_rate", self.weight_decay_rate
+        )
+        mask = alias("mask", self.mask, "weight_decay_mask", self.weight_decay_mask)
+        check_coupling(self)
+        check_mask(decay, self.mask)
+        if decay is None:
+            return chain(*stages, scale(-1.0))
+        if self.coupling == "l2":
+            return chain(add_decayed_weights(decay, mask), *stages, scale(-1.0))
+        if self.coupling == "independent":
+            return chain(*stages, add_decayed_weights(decay, mask), scale(-1.0))
+        return chain(*stages, scale(-1.0), decoupled_decay_of(self, decay, mask))

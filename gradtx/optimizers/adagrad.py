@@ -12,14 +12,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative
 from gradtx.core.leaf import full_like, map_leaves
 from gradtx.core.numerics import abs_sq
 from gradtx.core.slot import Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 
 
 class ScaleByRssState(NamedTuple):
@@ -80,7 +79,7 @@ class scale_by_rss(GradientTransformation):
         return updates, ScaleByRssState(s)
 
 
-class adagrad(Composed):
+class adagrad(WithDecay):
     """AdaGrad: each parameter's rate falls with the gradients that it has seen.
 
         s <- s + g^2;  x <- x - lr g / sqrt(s + eps), or x - lr g / (sqrt(s) + eps)
@@ -95,6 +94,7 @@ class adagrad(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       initial_accumulator_value, eps, eps_in_sqrt: as for `scale_by_rss`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or negative.
@@ -109,7 +109,6 @@ class adagrad(Composed):
     eps_in_sqrt: bool = static(default=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_rss(self.initial_accumulator_value, self.eps, self.eps_in_sqrt),
-            scale_by_learning_rate(self.learning_rate),
+        return descend(
+            self, scale_by_rss(self.initial_accumulator_value, self.eps, self.eps_in_sqrt)
         )

@@ -20,15 +20,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import dtype, static
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.core.value import dtype, hyper, static
+from gradtx.transforms.decay import WithDecay, descend
 
 
 class ScaleByAdamState(NamedTuple):
@@ -132,7 +130,7 @@ class scale_by_adam(GradientTransformation):
         return updates, ScaleByAdamState(t, mu, nu)
 
 
-class adam(Composed):
+class adam(WithDecay):
     """Adam: momentum, and a rate for each parameter from its mean squared gradient.
 
         mu <- b1 mu + (1 - b1) g;  nu <- b2 nu + (1 - b2) g^2
@@ -144,6 +142,7 @@ class adam(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps, eps_root, mu_dtype, nesterov, bias_correction: as for `scale_by_adam`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -165,12 +164,12 @@ class adam(Composed):
     bias_correction: bool = static(default=True, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
+        return descend(
+            self,
             scale_by_adam(
                 self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype,
                 nesterov=self.nesterov, bias_correction=self.bias_correction,
             ),
-            scale_by_learning_rate(self.learning_rate),
         )  # fmt: skip
 
 
@@ -179,25 +178,40 @@ class adamw(Composed):
 
         x <- x - lr (adam's u + weight_decay x)
 
+    The four arguments on decay are those of every optimizer here. They name how the decay is
+    coupled to the learning rate, lr_max being the largest rate of a schedule:
+
+        'l2'             g + weight_decay x in the place of g
+        'learning_rate'  x <- x - lr u - lr weight_decay x             (the default)
+        'schedule'       x <- x - lr u - (lr / lr_max) weight_decay x
+        'corrected'      x <- x - lr u - (lr^2 / lr_max) weight_decay x
+        'independent'    x <- x - lr u - weight_decay x
+
     Source: Loshchilov, Hutter, "Decoupled weight decay regularization", 2017,
-    arXiv:1711.05101, Algorithm 2; as everywhere in practice the decay is multiplied by the
-    learning rate and not by the schedule alone.
+    arXiv:1711.05101, Algorithm 2, which is `'schedule'`; as everywhere in practice the default
+    multiplies by the learning rate. `'corrected'` is AdamC: Defazio, "Why gradients rapidly
+    increase near the end of training", 2025, arXiv:2506.02285, for the weights of normalised
+    layers.
 
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps, eps_root, mu_dtype, nesterov: as for `scale_by_adam`.
       weight_decay: number >= 0, 0-d array, or schedule. PyTorch's default is 1e-2.
       mask: which leaves decay: a tree of booleans or a function of the parameters; by
-        default all, biases and norms included.
+        default all, biases and norms included. `matrices()` leaves these out.
+      coupling: one of the names above.
+      peak_learning_rate: lr_max, > 0; needed where the learning rate is a schedule and the
+        coupling divides by it. A constant rate is its own peak.
 
     Raises:
-      TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
-        `params` is missing.
+      TypeError, ValueError: an argument is not a number, or out of its range; `coupling` is
+        none of the five, or lacks its peak. In `update`: `params` is missing.
 
     >>> tx = gradtx.adamw(1e-3, weight_decay=0.01)
-    >>> def matrices(params):
-    ...     return jax.tree.map(lambda x: getattr(x, "ndim", 0) > 1, params)
-    >>> tx = gradtx.adamw(1e-3, mask=matrices)
+    >>> tx = gradtx.adamw(1e-3, mask=gradtx.matrices())
+    >>> tx = gradtx.adamw(
+    ...     gradtx.linear_schedule(1e-3, 0.0, 100), coupling="corrected", peak_learning_rate=1e-3
+    ... )
     """
 
     learning_rate: ScalarOrSchedule
@@ -209,12 +223,13 @@ class adamw(Composed):
     weight_decay: ScalarOrSchedule = 1e-4
     mask: Any = static(default=None)
     nesterov: bool = static(default=False, kw_only=True)
+    coupling: str = static(default="learning_rate", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
+        return descend(
+            self,
             scale_by_adam(
                 self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nesterov=self.nesterov
             ),
-            add_decayed_weights(self.weight_decay, self.mask),
-            scale_by_learning_rate(self.learning_rate),
         )

@@ -12,16 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_positive
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
+from gradtx.core.value import hyper, static
 from gradtx.optimizers.adam import ScaleByAdamState
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 
 
 def adamax_rule(
@@ -73,7 +71,7 @@ class scale_by_adamax(GradientTransformation):
         return updates, ScaleByAdamState(t, mu, nu)
 
 
-class adamax(Composed):
+class adamax(WithDecay):
     """Adamax: Adam with a decaying maximum in the place of the second moment.
 
         mu <- b1 mu + (1 - b1) g;  nu <- max(b2 nu, |g| + eps)
@@ -85,6 +83,7 @@ class adamax(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps: as for `scale_by_adamax`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -98,10 +97,7 @@ class adamax(Composed):
     eps: Hyper = 1e-8
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_adamax(self.b1, self.b2, self.eps),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        return descend(self, scale_by_adamax(self.b1, self.b2, self.eps))
 
 
 class adamaxw(Composed):
@@ -114,7 +110,7 @@ class adamaxw(Composed):
 
     Args:
       learning_rate, b1, b2, eps: as for `adamax`.
-      weight_decay, mask: as for `adamw`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
@@ -129,10 +125,8 @@ class adamaxw(Composed):
     eps: Hyper = 1e-8
     weight_decay: ScalarOrSchedule = 1e-4
     mask: Any = static(default=None)
+    coupling: str = static(default="learning_rate", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_adamax(self.b1, self.b2, self.eps),
-            add_decayed_weights(self.weight_decay, self.mask),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        return descend(self, scale_by_adamax(self.b1, self.b2, self.eps))

@@ -17,15 +17,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.core.value import hyper, static
+from gradtx.transforms.decay import descend
 
 
 class ScaleByAdanState(NamedTuple):
@@ -120,7 +118,7 @@ class adan(Composed):
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, b3, eps, eps_root: as for `scale_by_adan`; Optax's default of eps_root here acts
         like an eps of 1e-4.
-      weight_decay, mask: as for `adamw`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
@@ -137,10 +135,8 @@ class adan(Composed):
     eps_root: Hyper = 1e-8
     weight_decay: ScalarOrSchedule = 0.0
     mask: Any = static(default=None)
+    coupling: str = static(default="learning_rate", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root),
-            add_decayed_weights(self.weight_decay, self.mask),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        return descend(self, scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root))

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -28,9 +27,9 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype, static
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 
 
 class ScaleByAmsgradState(NamedTuple):
@@ -125,7 +124,7 @@ class scale_by_amsgrad(GradientTransformation):
         return updates, ScaleByAmsgradState(count, mu, nu, nu_max)
 
 
-class amsgrad(Composed):
+class amsgrad(WithDecay):
     """AMSGrad: Adam whose per-parameter rate never rises.
 
         nu_max <- max(nu_max, nu / (1 - b2^t))
@@ -138,6 +137,7 @@ class amsgrad(Composed):
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu,
         max_before_correction: as for `scale_by_amsgrad`; the last selects PyTorch's form.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -157,11 +157,11 @@ class amsgrad(Composed):
     max_before_correction: bool = static(default=False, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
+        return descend(
+            self,
             scale_by_amsgrad(
                 self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype,
                 self.bias_correction_mu, self.bias_correction_nu,
                 max_before_correction=self.max_before_correction,
             ),
-            scale_by_learning_rate(self.learning_rate),
         )  # fmt: skip

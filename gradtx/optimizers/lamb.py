@@ -11,9 +11,9 @@ from typing import Any
 from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
+from gradtx.core.value import hyper, static
 from gradtx.optimizers.adam import scale_by_adam
-from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.decay import add_decayed_weights, descend
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.trust import scale_by_trust_ratio
 
@@ -31,7 +31,9 @@ class lamb(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps, eps_root: as for `scale_by_adam`.
-      weight_decay, mask: as for `adamw`.
+      weight_decay, mask, peak_learning_rate: as for `adamw`.
+      coupling: `'trust_ratio'`, which is the paper's: the decay is part of u; or one of
+        those of `adamw`, which decay outside the ratio.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
@@ -47,11 +49,15 @@ class lamb(Composed):
     eps_root: Hyper = 0.0
     weight_decay: ScalarOrSchedule = 0.0
     mask: Any = static(default=None)
+    coupling: str = static(default="trust_ratio", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
+        adam, ratio = (
             scale_by_adam(self.b1, self.b2, self.eps, self.eps_root),
-            add_decayed_weights(self.weight_decay, self.mask),
             scale_by_trust_ratio(),
-            scale_by_learning_rate(self.learning_rate),
         )
+        if self.coupling == "trust_ratio":
+            decay = add_decayed_weights(self.weight_decay, self.mask)
+            return chain(adam, decay, ratio, scale_by_learning_rate(self.learning_rate))
+        return descend(self, adam, ratio)

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
 from gradtx.core.select import masked
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import static
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.core.value import hyper, static
+from gradtx.transforms.decay import alias, descend
 from gradtx.transforms.trace import trace
 from gradtx.transforms.trust import scale_by_trust_ratio
 
@@ -37,16 +35,16 @@ class lars(Composed):
 
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
-      weight_decay: added to the gradient times the parameter. Number or schedule.
-      weight_decay_mask: which leaves decay, as for `add_decayed_weights`.
+      weight_decay, coupling, peak_learning_rate: as for `adamw`; L2 by default, as above.
+      weight_decay_mask, mask: two names for which leaves decay, as for `adamw`.
       trust_coefficient, eps: as for `scale_by_trust_ratio`.
       trust_ratio_mask: for which leaves the ratio is taken; 1 elsewhere.
       momentum: rho, from 0 to 1.
       nesterov: whether the momentum looks ahead.
 
     Raises:
-      TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
-        `params` is missing.
+      TypeError, ValueError: an argument is not a number, or out of its range; both masks
+        are given. In `update`: `params` is missing.
 
     >>> tx = gradtx.lars(0.1)
     """
@@ -59,6 +57,9 @@ class lars(Composed):
     trust_ratio_mask: Any = static(default=True)
     momentum: Hyper = 0.9
     nesterov: bool = static(default=False)
+    mask: Any = static(default=None, kw_only=True)
+    coupling: str = static(default="l2", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def validate(self) -> None:
         check_number("momentum", self.momentum, 0.0, 1.0)
@@ -66,9 +67,9 @@ class lars(Composed):
 
     def compose(self) -> GradientTransformation:
         ratio = scale_by_trust_ratio(trust_coefficient=self.trust_coefficient, eps=self.eps)
-        return chain(
-            add_decayed_weights(self.weight_decay, self.weight_decay_mask),
+        return descend(
+            self,
             masked(ratio, self.trust_ratio_mask),
-            scale_by_learning_rate(self.learning_rate),
-            trace(self.momentum, self.nesterov),
+            momentum=trace(self.momentum, self.nesterov),
+            mask=alias("mask", self.mask, "weight_decay_mask", self.weight_decay_mask, True),
         )

@@ -15,15 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_positive
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import dtype, hyper, static
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import descend
 
 
 class ScaleByLionState(NamedTuple):
@@ -129,7 +127,7 @@ class lion(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, mu_dtype: as for `scale_by_lion`.
-      weight_decay, mask: as for `adamw`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
@@ -144,10 +142,8 @@ class lion(Composed):
     mu_dtype: DTypeLike | None = dtype(default=None)
     weight_decay: ScalarOrSchedule = 1e-3
     mask: Any = static(default=None)
+    coupling: str = static(default="learning_rate", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_lion(self.b1, self.b2, self.mu_dtype),
-            add_decayed_weights(self.weight_decay, self.mask),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        return descend(self, scale_by_lion(self.b1, self.b2, self.mu_dtype))

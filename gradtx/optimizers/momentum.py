@@ -9,14 +9,13 @@ step by step; under a schedule it is not, because past gradients keep the rate t
 
 from __future__ import annotations
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
-from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.core.transformation import GradientTransformation
+from gradtx.transforms.decay import WithDecay, descend
 from gradtx.transforms.trace import trace
 
 
-class classical_momentum(Composed):
+class classical_momentum(WithDecay):
     """Momentum with the learning rate inside the velocity.
 
         v <- rho v - lr g;  x <- x + v
@@ -27,6 +26,7 @@ class classical_momentum(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       momentum: rho, from 0 to 1. Number or 0-d array.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -43,4 +43,4 @@ class classical_momentum(Composed):
         super().validate()
 
     def compose(self) -> GradientTransformation:
-        return chain(scale_by_learning_rate(self.learning_rate), trace(self.momentum))
+        return descend(self, momentum=trace(self.momentum))

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -33,8 +32,7 @@ from gradtx.core.slot import Count, Params, Scalar, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import dtype, hyper, static
 from gradtx.optimizers.adam import scale_by_adam
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 
 
 class ScaleByNadamState(NamedTuple):
@@ -118,7 +116,7 @@ class scale_by_nadam(GradientTransformation):
         return updates, ScaleByNadamState(count, product, mu, nu)
 
 
-class nadam(Composed):
+class nadam(WithDecay):
     """NAdam: Adam with Nesterov's momentum.
 
         x <- x - lr (b1 mu / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t))
@@ -133,6 +131,7 @@ class nadam(Composed):
       momentum_decay: `None` for constant momentum, as Optax; a number such as 4e-3 for
         Dozat's momentum schedule, as PyTorch (see `scale_by_nadam`). The two differ by as
         much as two different algorithms.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range;
@@ -152,7 +151,7 @@ class nadam(Composed):
     momentum_decay: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(_stage(self), scale_by_learning_rate(self.learning_rate))
+        return descend(self, _stage(self))
 
 
 class nadamw(Composed):
@@ -165,7 +164,7 @@ class nadamw(Composed):
 
     Args:
       learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay: as for `nadam`.
-      weight_decay, mask: as for `adamw`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
@@ -185,13 +184,11 @@ class nadamw(Composed):
     mask: Any = static(default=None)
     nesterov: bool = static(default=True, kw_only=True)
     momentum_decay: Hyper | None = hyper(default=None, kw_only=True)
+    coupling: str = static(default="learning_rate", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            _stage(self),
-            add_decayed_weights(self.weight_decay, self.mask),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        return descend(self, _stage(self))
 
 
 def _stage(tx: nadam | nadamw) -> GradientTransformation:

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import jax
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
 from gradtx.core.leaf import map_leaves, narrow
 from gradtx.core.slot import Params, State
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 from gradtx.transforms.trace import trace
 
 
@@ -53,7 +52,7 @@ class lookahead_trace(trace):
         return narrow(point, like=params)
 
 
-class nesterov_momentum(Composed):
+class nesterov_momentum(WithDecay):
     """Nesterov's accelerated gradient with the learning rate inside the velocity.
 
         v <- rho v - lr g;  x <- x + v,  with g taken at x + rho v          (`lookahead=True`)
@@ -71,6 +70,7 @@ class nesterov_momentum(Composed):
       learning_rate: number >= 0, 0-d array, or schedule.
       momentum: rho, from 0 to 1. Number or 0-d array.
       lookahead: which of the two forms.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -89,4 +89,4 @@ class nesterov_momentum(Composed):
 
     def compose(self) -> GradientTransformation:
         stage = lookahead_trace(self.momentum) if self.lookahead else trace(self.momentum, True)
-        return chain(scale_by_learning_rate(self.learning_rate), stage)
+        return descend(self, momentum=stage)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
+from gradtx.transforms.decay import WithDecay, descend
 from gradtx.transforms.noise import add_noise
-from gradtx.transforms.scale import scale_by_learning_rate
 
 
-class noisy_sgd(Composed):
+class noisy_sgd(WithDecay):
     """Gradient descent with annealed Gaussian noise.
 
         x <- x - lr (g + sqrt(eta / t^gamma) n),  n ~ N(0, 1)
@@ -26,6 +25,7 @@ class noisy_sgd(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       eta, gamma, key: as for `add_noise`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -39,6 +39,4 @@ class noisy_sgd(Composed):
     key: Any = static(default=0)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            add_noise(self.eta, self.gamma, self.key), scale_by_learning_rate(self.learning_rate)
-        )
+        return descend(self, add_noise(self.eta, self.gamma, self.key))

@@ -20,14 +20,14 @@ from gradtx.core.hyper import (
     ScalarOrSchedule,
     check_fraction,
     check_nonnegative,
-    check_rate,
     value_at,
 )
 from gradtx.core.leaf import map_leaves, shaped_zeros_like, zeros_like
 from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.core.value import dtype
+from gradtx.core.value import dtype, hyper, static
+from gradtx.transforms.decay import add_decayed_weights, descend
 from gradtx.transforms.scale import scale_by_learning_rate
 
 
@@ -64,6 +64,7 @@ class scale_by_novograd(GradientTransformation):
       eps, eps_root: added outside and inside the root, >= 0.
       weight_decay: number >= 0, 0-d array, or (unlike Optax's) schedule; inside the momentum.
       mu_dtype: dtype of mu; by default the parameter's, at least float32.
+      mask: which leaves decay, as for `add_decayed_weights`.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
@@ -78,13 +79,14 @@ class scale_by_novograd(GradientTransformation):
     eps_root: Hyper = 0.0
     weight_decay: ScalarOrSchedule = 0.0
     mu_dtype: DTypeLike | None = dtype(default=None)
+    mask: Any = static(default=None, kw_only=True)
 
     def validate(self) -> None:
         check_fraction("b1", self.b1)
         check_fraction("b2", self.b2)
         check_nonnegative("eps", self.eps)
         check_nonnegative("eps_root", self.eps_root)
-        check_rate("weight_decay", self.weight_decay)
+        add_decayed_weights(self.weight_decay, self.mask)
 
     def init(self, params: Params) -> State:
         mu = zeros_like(params, self.mu_dtype)
@@ -95,6 +97,10 @@ class scale_by_novograd(GradientTransformation):
     ) -> tuple[Updates, State]:
         if params is None:
             raise ValueError("scale_by_novograd needs params: update(updates, state, params)")
+        if self.mask is not None:
+            # The parameters that decay, and zeros in the place of the others.
+            select = add_decayed_weights(1.0, self.mask)
+            params, _ = select.transform(zeros_like(params), select.init(params), params)
         t = safe_increment(state.count)
         updates, mu, nu = map_leaves(
             novograd_rule, updates, state.mu, reduced=(state.nu,), reads=(params,),
@@ -115,7 +121,10 @@ class novograd(Composed):
 
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
-      b1, b2, eps, eps_root, weight_decay: as for `scale_by_novograd`.
+      b1, b2, eps, eps_root: as for `scale_by_novograd`.
+      weight_decay, mask, peak_learning_rate: as for `adamw`.
+      coupling: `'momentum'`, which is the paper's: the decay is part of mu; or one of those of
+        `adamw`.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range. In `update`:
@@ -130,9 +139,14 @@ class novograd(Composed):
     eps: Hyper = 1e-6
     eps_root: Hyper = 0.0
     weight_decay: ScalarOrSchedule = 0.0
+    mask: Any = static(default=None, kw_only=True)
+    coupling: str = static(default="momentum", kw_only=True)
+    peak_learning_rate: Hyper | None = hyper(default=None, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_novograd(self.b1, self.b2, self.eps, self.eps_root, self.weight_decay),
-            scale_by_learning_rate(self.learning_rate),
+        if self.coupling != "momentum":
+            return descend(self, scale_by_novograd(self.b1, self.b2, self.eps, self.eps_root))
+        stage = scale_by_novograd(
+            self.b1, self.b2, self.eps, self.eps_root, self.weight_decay, mask=self.mask
         )
+        return chain(stage, scale_by_learning_rate(self.learning_rate))

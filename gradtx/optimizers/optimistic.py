@@ -18,7 +18,8 @@ from gradtx.core.slot import Flag, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import dtype, hyper, static
 from gradtx.optimizers.adam import scale_by_adam
-from gradtx.transforms.scale import scale, scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
+from gradtx.transforms.scale import scale
 
 
 class ScaleByOptimisticGradientState(NamedTuple):
@@ -78,7 +79,7 @@ class scale_by_optimistic_gradient(GradientTransformation):
         return updates, ScaleByOptimisticGradientState(jnp.array(False), gradient)
 
 
-class optimistic_gradient_descent(Composed):
+class optimistic_gradient_descent(WithDecay):
     """Optimistic gradient descent, for games where plain descent circles.
 
         u = (alpha + beta) g - beta g_old;  x <- x - lr u
@@ -89,6 +90,7 @@ class optimistic_gradient_descent(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       alpha, beta: as for `scale_by_optimistic_gradient`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -101,10 +103,7 @@ class optimistic_gradient_descent(Composed):
     beta: Hyper = 1.0
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_optimistic_gradient(self.alpha, self.beta),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        return descend(self, scale_by_optimistic_gradient(self.alpha, self.beta))
 
 
 class optimistic_adam(Composed):
@@ -155,7 +154,7 @@ class optimistic_adam(Composed):
         )
 
 
-class optimistic_adam_v2(Composed):
+class optimistic_adam_v2(WithDecay):
     """Optimistic Adam: the optimistic difference of Adam's updates.
 
         u = adam's u;  x <- x - lr ((alpha + beta) u - beta u_old);  u_old <- u
@@ -168,6 +167,7 @@ class optimistic_adam_v2(Composed):
       alpha, beta: as for `scale_by_optimistic_gradient`.
       b1, b2, eps, eps_root, mu_dtype, nesterov: as for `scale_by_adam`; the paper's is
         `nesterov=False`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -186,10 +186,10 @@ class optimistic_adam_v2(Composed):
     nesterov: bool = static(default=True, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
+        return descend(
+            self,
             scale_by_adam(
                 self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, nesterov=self.nesterov
             ),
             scale_by_optimistic_gradient(self.alpha, self.beta),
-            scale_by_learning_rate(self.learning_rate),
         )

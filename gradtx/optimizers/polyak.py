@@ -22,9 +22,10 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import map_leaves
 from gradtx.core.numerics import global_norm
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import Composed, EmptyState, GradientTransformation
+from gradtx.core.transformation import EmptyState, GradientTransformation
 from gradtx.core.value import static
 from gradtx.optimizers.sgd import sgd
+from gradtx.transforms.decay import WithDecay, add_decayed_weights
 from gradtx.transforms.scale import scale_rule
 
 # Optax's threshold, jnp.finfo(float).eps, which is that of float64 also where x64 is off.
@@ -87,7 +88,7 @@ class scale_by_polyak(GradientTransformation):
         return map_leaves(scale_rule, updates, step_size=jnp.where(flat, 0, step)), state
 
 
-class polyak_sgd(Composed):
+class polyak_sgd(WithDecay):
     """Gradient descent with Polyak's step size.
 
         x <- x - scaling min((f(x) - f_min) / (|g|^2 + eps), max_learning_rate) g
@@ -99,6 +100,9 @@ class polyak_sgd(Composed):
       max_learning_rate, f_min, eps, variant: as for `scale_by_polyak`.
       scaling: factor of the step, >= 0; number or schedule. Optax divides by its square in
         the step size too: there it is the norm of the scaled gradient that counts.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`, with `scaling` for the
+        learning rate and no Polyak step in the decay; no decay by default. With `'l2'` the step
+        counts the penalty's gradient, so `value` has to hold the penalty.
 
     `update` takes the extra argument `value`, the loss at `params`: shape ().
 
@@ -120,7 +124,15 @@ class polyak_sgd(Composed):
         super().validate()
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_polyak(self.f_min, self.max_learning_rate, self.eps, self.variant),
-            sgd(self.scaling),
+        stage = scale_by_polyak(self.f_min, self.max_learning_rate, self.eps, self.variant)
+        if self.coupling == "l2" and self.weight_decay is not None:
+            decay = add_decayed_weights(self.weight_decay, self.mask)
+            return chain(decay, stage, sgd(self.scaling))
+        descent = sgd(
+            self.scaling,
+            weight_decay=self.weight_decay,
+            mask=self.mask,
+            coupling=self.coupling,
+            peak_learning_rate=self.peak_learning_rate,
         )
+        return chain(stage, descent)

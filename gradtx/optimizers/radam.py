@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -26,10 +25,10 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, log_decay, safe_increment, zero_count
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
 from gradtx.optimizers.adam import ScaleByAdamState
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 
 
 def langevin(z: jax.Array) -> jax.Array:
@@ -131,7 +130,7 @@ class scale_by_radam(GradientTransformation):
         return updates, ScaleByAdamState(count, mu, nu)
 
 
-class radam(Composed):
+class radam(WithDecay):
     """RAdam: Adam that begins as momentum until its second moment can be trusted.
 
         x <- x - lr r_t mu_hat / (sqrt(nu_hat + eps_root) + eps)   if rho_t >= threshold
@@ -143,6 +142,7 @@ class radam(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps, eps_root, threshold, nesterov: as for `scale_by_radam`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -159,9 +159,9 @@ class radam(Composed):
     nesterov: bool = static(default=False, kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
+        return descend(
+            self,
             scale_by_radam(
                 self.b1, self.b2, self.eps, self.eps_root, self.threshold, nesterov=self.nesterov
             ),
-            scale_by_learning_rate(self.learning_rate),
         )

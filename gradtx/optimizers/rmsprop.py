@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -26,9 +25,9 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import full_like, map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 from gradtx.transforms.stateless import identity
 from gradtx.transforms.trace import trace
 
@@ -210,7 +209,7 @@ def _advance(tx: scale_by_rms | scale_by_stddev, state: State) -> tuple[State, A
     return state._replace(count=t), bias_correction(tx.decay, as_float(t))
 
 
-class rmsprop(Composed):
+class rmsprop(WithDecay):
     """RMSProp, plain or centred, with or without momentum.
 
         nu <- d nu + (1 - d) g^2;  x <- x - lr g / sqrt(nu + eps)
@@ -229,6 +228,7 @@ class rmsprop(Composed):
       momentum: rho, from 0 to 1; `None` for no momentum.
       nesterov: whether the momentum looks ahead.
       bias_correction: as for `scale_by_rms`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -255,8 +255,8 @@ class rmsprop(Composed):
 
     def compose(self) -> GradientTransformation:
         stage = scale_by_stddev if self.centered else scale_by_rms
-        return chain(
+        return descend(
+            self,
             stage(self.decay, self.eps, self.initial_scale, self.eps_in_sqrt, self.bias_correction),
-            scale_by_learning_rate(self.learning_rate),
-            identity() if self.momentum is None else trace(self.momentum, self.nesterov),
+            momentum=identity() if self.momentum is None else trace(self.momentum, self.nesterov),
         )

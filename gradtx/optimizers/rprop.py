@@ -14,10 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose import chain
-from gradtx.core.hyper import Hyper, check_nonnegative, check_number, check_positive
+from gradtx.core.hyper import (
+    Hyper,
+    ScalarOrSchedule,
+    check_nonnegative,
+    check_number,
+    check_positive,
+)
 from gradtx.core.leaf import full_like, map_leaves, zeros_like
 from gradtx.core.slot import Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.value import hyper, static
+from gradtx.transforms.decay import add_decayed_weights, check_mask
 from gradtx.transforms.scale import scale
 
 
@@ -55,7 +63,7 @@ class scale_by_rprop(GradientTransformation):
       learning_rate: the first step size, >= 0; not clipped to the bounds.
       eta_minus, eta_plus: factors on a change and on a repetition of sign; 0 < eta_minus < 1
         and eta_plus > 1.
-      min_step_size, max_step_size: bounds of the step sizes, >= 0.
+      min_step_size, max_step_size: bounds of the step sizes, >= 0 and in this order.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -75,6 +83,12 @@ class scale_by_rprop(GradientTransformation):
         check_number("eta_plus", self.eta_plus, 1.0, open_low=True)
         check_nonnegative("min_step_size", self.min_step_size)
         check_positive("max_step_size", self.max_step_size)
+        bounds = self.min_step_size, self.max_step_size
+        if not any(isinstance(x, jax.core.Tracer) for x in bounds) and bounds[0] > bounds[1]:
+            raise ValueError(
+                "min_step_size must be at most max_step_size, "
+                f"got {self.min_step_size} and {self.max_step_size}"
+            )
 
     def init(self, params: Params) -> State:
         return ScaleByRpropState(
@@ -105,6 +119,9 @@ class rprop(Composed):
     Args:
       learning_rate, eta_minus, eta_plus, min_step_size, max_step_size: as for
         `scale_by_rprop`.
+      weight_decay, mask: as for `adamw`; no decay by default.
+      coupling: `'l2'`, the default, or `'independent'`, as for `adamw`. The others need a
+        learning rate, and the step sizes of Rprop are none.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -117,15 +134,26 @@ class rprop(Composed):
     eta_plus: Hyper = 1.2
     min_step_size: Hyper = 1e-6
     max_step_size: Hyper = 50.0
+    weight_decay: ScalarOrSchedule | None = hyper(default=None, kw_only=True)
+    mask: Any = static(default=None, kw_only=True)
+    coupling: str = static(default="l2", kw_only=True)
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_rprop(
-                self.learning_rate,
-                self.eta_minus,
-                self.eta_plus,
-                self.min_step_size,
-                self.max_step_size,
-            ),
-            scale(-1.0),
+        if self.coupling not in ("l2", "independent"):
+            raise ValueError(
+                f"coupling must be one of ['l2', 'independent'], got {self.coupling!r}: "
+                "the step sizes of rprop are not a learning rate"
+            )
+        check_mask(self.weight_decay, self.mask)
+        stage = scale_by_rprop(
+            self.learning_rate,
+            self.eta_minus,
+            self.eta_plus,
+            self.min_step_size,
+            self.max_step_size,
         )
+        if self.weight_decay is None:
+            return chain(stage, scale(-1.0))
+        decay = add_decayed_weights(self.weight_decay, self.mask)
+        stages = (decay, stage) if self.coupling == "l2" else (stage, decay)
+        return chain(*stages, scale(-1.0))

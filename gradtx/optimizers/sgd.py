@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from jax.typing import DTypeLike
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype, static
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 from gradtx.transforms.stateless import identity
 from gradtx.transforms.trace import trace
 
 
-class sgd(Composed):
+class sgd(WithDecay):
     """Stochastic gradient descent, with or without momentum.
 
         v <- rho v + g;  x <- x - lr v          (without momentum: x <- x - lr g)
@@ -39,6 +38,7 @@ class sgd(Composed):
       momentum: rho, from 0 to 1; `None` for no momentum and no state.
       nesterov: whether to look ahead; without effect where `momentum` is `None`.
       accumulator_dtype: dtype of v; by default the parameter's, at least float32.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -64,8 +64,5 @@ class sgd(Composed):
 
     def compose(self) -> GradientTransformation:
         if self.momentum is None:
-            return chain(identity(), scale_by_learning_rate(self.learning_rate))
-        return chain(
-            trace(self.momentum, self.nesterov, self.accumulator_dtype),
-            scale_by_learning_rate(self.learning_rate),
-        )
+            return descend(self, identity())
+        return descend(self, trace(self.momentum, self.nesterov, self.accumulator_dtype))

@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction
 from gradtx.core.leaf import map_leaves
 from gradtx.core.slot import Params, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 from gradtx.transforms.stateless import Stateless
 from gradtx.transforms.trace import ema
 
@@ -40,7 +39,7 @@ class scale_by_sign(Stateless):
         return map_leaves(sign_rule, updates)
 
 
-class sign_sgd(Composed):
+class sign_sgd(WithDecay):
     """signSGD: every parameter moves by the learning rate.
 
         x <- x - lr sign(g)
@@ -50,6 +49,7 @@ class sign_sgd(Composed):
 
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: `learning_rate` is not a number, or negative.
@@ -60,10 +60,10 @@ class sign_sgd(Composed):
     learning_rate: ScalarOrSchedule
 
     def compose(self) -> GradientTransformation:
-        return chain(scale_by_sign(), scale_by_learning_rate(self.learning_rate))
+        return descend(self, scale_by_sign())
 
 
-class signum(Composed):
+class signum(WithDecay):
     """Signum: signSGD on a running mean of gradients.
 
         m <- beta m + (1 - beta) g;  x <- x - lr sign(m)
@@ -75,6 +75,7 @@ class signum(Composed):
       learning_rate: number >= 0, 0-d array, or schedule.
       beta: decay of the mean, in [0, 1).
       accumulator_dtype: dtype of the mean; by default the parameter's, at least float32.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -91,8 +92,4 @@ class signum(Composed):
         super().validate()
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            ema(self.beta, False, self.accumulator_dtype),
-            scale_by_sign(),
-            scale_by_learning_rate(self.learning_rate),
-        )
+        return descend(self, ema(self.beta, False, self.accumulator_dtype), scale_by_sign())

@@ -15,7 +15,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -26,8 +25,8 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import map_leaves, shaped_zeros_like, zeros_like
 from gradtx.core.numerics import abs_sq
 from gradtx.core.slot import Params, Reduced, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.core.transformation import GradientTransformation
+from gradtx.transforms.decay import WithDecay, descend
 
 
 class ScaleBySM3State(NamedTuple):
@@ -99,7 +98,7 @@ class scale_by_sm3(GradientTransformation):
         return updates, ScaleBySM3State(mu, nu)
 
 
-class sm3(Composed):
+class sm3(WithDecay):
     """SM3: adaptive rates with little more memory than momentum.
 
         nu = min_i mu_i + g^2;  mu_i <- max of nu over the other axes
@@ -111,6 +110,7 @@ class sm3(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or (unlike Optax's) a schedule.
       momentum: decay of the momentum, in [0, 1).
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -126,4 +126,4 @@ class sm3(Composed):
         super().validate()
 
     def compose(self) -> GradientTransformation:
-        return chain(scale_by_sm3(self.momentum), scale_by_learning_rate(self.learning_rate))
+        return descend(self, scale_by_sm3(self.momentum))

@@ -14,14 +14,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compose import chain
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
 from gradtx.core.leaf import full_like, map_leaves
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.optimizers.adam import ScaleByAdamState
-from gradtx.transforms.scale import scale_by_learning_rate
+from gradtx.transforms.decay import WithDecay, descend
 
 
 def yogi_rule(
@@ -87,7 +86,7 @@ class scale_by_yogi(GradientTransformation):
         return updates, ScaleByAdamState(t, mu, nu)
 
 
-class yogi(Composed):
+class yogi(WithDecay):
     """Yogi: Adam whose second moment forgets slowly.
 
         nu <- nu - (1 - b2) sign(nu - g^2) g^2
@@ -99,6 +98,7 @@ class yogi(Composed):
     Args:
       learning_rate: number >= 0, 0-d array, or schedule.
       b1, b2, eps: as for `scale_by_yogi`.
+      weight_decay, mask, coupling, peak_learning_rate: as for `adamw`; no decay by default.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -112,6 +112,4 @@ class yogi(Composed):
     eps: Hyper = 1e-3
 
     def compose(self) -> GradientTransformation:
-        return chain(
-            scale_by_yogi(self.b1, self.b2, self.eps), scale_by_learning_rate(self.learning_rate)
-        )
+        return descend(self, scale_by_yogi(self.b1, self.b2, self.eps))

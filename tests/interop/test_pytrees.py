@@ -33,6 +33,19 @@ TREES = {
 }
 
 
+# The laws in which it matters what holds the leaves; tests/properties has all of them.
+STRUCTURAL = [
+    "says_what_its_state_is",
+    "has_a_type_fixed_point",
+    "initialises_abstractly",
+    "never_aliases",
+    "is_the_same_under_jit",
+    "scans",
+    "passes_over_other_leaves",
+    "tells_what_is_wrong",
+]
+
+
 @pytest.mark.parametrize("tree", TREES)
 @pytest.mark.parametrize(
     "tx",
@@ -40,7 +53,8 @@ TREES = {
     ids=["adamw", "chain"],
 )
 def test_laws_hold(tx, tree):
-    check_transformation(tx, TREES[tree])
+    laws = None if tree == "dataclass" else STRUCTURAL
+    check_transformation(tx, TREES[tree], laws=laws)
 
 
 def test_python_floats():

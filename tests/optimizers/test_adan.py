@@ -41,10 +41,12 @@ def adan(problem, lr, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, eps_root=1e-8, decay=
     return xs
 
 
-# With b3 near 0 the denominator is |g + b2 d| alone, which cancels, and amplifies rounding.
+# b3 may be 0. Then the denominator is |g + b2 d| alone, which cancels, by factors of thousands,
+# but the rounding that this amplifies is small: against this loop in np.longdouble, gradtx and
+# the loop in float64 were within 1e-13 on 750 random problems with b3 below 1e-6.
 @few
 @given(
-    problem=problems, lr=rates, b1=decays, b2=decays, b3=st.floats(0.5, 0.99), eps=epsilons,
+    problem=problems, lr=rates, b1=decays, b2=decays, b3=decays, eps=epsilons,
     eps_root=st.sampled_from([0.0, 1e-8, 1e-2]), decay=st.floats(0.0, 0.5),
 )  # fmt: skip
 def test_adan(problem, lr, b1, b2, b3, eps, eps_root, decay):

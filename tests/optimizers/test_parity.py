@@ -1,4 +1,4 @@
-"""The same numbers, states and signatures as Optax 0.2.8; the same numbers as PyTorch 2.13."""
+"""The same numbers, states and signatures as Optax 0.2.8."""
 
 import inspect
 
@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 
 import gradtx
 from tests.oracles import assert_close, descend
@@ -27,6 +26,8 @@ def matrices(params):
 
 MASK = {"w": True, "b": False}
 ADAM = {"b1": 0.8, "b2": 0.95, "eps": 1e-3, "eps_root": 1e-3}
+SCHEDULED = {"learning_rate": falling}
+FACTOR = {"min_dim_size_to_factor": 3}
 
 CASES = [
     ("sgd", {}),
@@ -88,8 +89,85 @@ CASES = [
     ("scale_by_adam", {"nesterov": True}),
     ("scale_by_adamax", {}),
     ("scale_by_amsgrad", {}),
+    ("lion", {}),
+    ("lion", {"b1": 0.7, "b2": 0.8, "weight_decay": 0.3, "mask": MASK}),
+    ("lion", {"weight_decay": falling, "mask": matrices, **SCHEDULED}),
+    ("adabelief", {}),
+    ("adabelief", ADAM),
+    ("adabelief", {"nesterov": True, **SCHEDULED}),
+    ("adadelta", {}),
+    ("adadelta", {"learning_rate": None}),
+    ("adadelta", {"rho": 0.8, "eps": 1e-3, "weight_decay": 0.3, "weight_decay_mask": MASK}),
+    ("adadelta", {"weight_decay": falling, "weight_decay_mask": matrices, **SCHEDULED}),
+    ("yogi", {}),
+    ("yogi", {"b1": 0.8, "b2": 0.9, "eps": 0.1, **SCHEDULED}),
+    ("radam", {}),
+    ("radam", dict(**ADAM, threshold=4.5)),
+    ("radam", {"b2": 0.9, "nesterov": True, **SCHEDULED}),
+    ("sign_sgd", {}),
+    ("sign_sgd", SCHEDULED),
+    ("signum", {}),
+    ("signum", {"beta": 0.5, **SCHEDULED}),
+    ("optimistic_gradient_descent", {}),
+    ("optimistic_gradient_descent", {"alpha": 0.7, "beta": 1.3, **SCHEDULED}),
+    ("optimistic_adam_v2", {}),
+    ("optimistic_adam_v2", dict(**ADAM, nesterov=False, alpha=0.7, beta=1.3, **SCHEDULED)),
+    ("scale_by_lion", {}),
+    ("scale_by_lion", {"mode": "smooth", "smooth_beta": 3.0}),
+    ("scale_by_lion", {"mode": "refined", "b1": 0.3}),
+    ("scale_by_belief", {}),
+    ("scale_by_belief", dict(**ADAM, nesterov=True)),
+    ("scale_by_adadelta", {}),
+    ("scale_by_adadelta", {"rho": 0.8, "eps": 1e-3}),
+    ("scale_by_yogi", {}),
+    ("scale_by_yogi", dict(**ADAM, initial_accumulator_value=0.1)),
+    ("scale_by_radam", {}),
+    ("scale_by_radam", dict(**ADAM, nesterov=True)),
+    ("scale_by_sign", {}),
+    ("scale_by_optimistic_gradient", {}),
+    ("scale_by_optimistic_gradient", {"alpha": 0.7, "beta": 1.3}),
+    ("lamb", {}),
+    ("lamb", {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "eps_root": 1e-3, "weight_decay": 0.3}),
+    ("lamb", {"weight_decay": falling, "mask": matrices, "learning_rate": falling}),
+    ("lars", {}),
+    ("lars", {"weight_decay": 0.3, "weight_decay_mask": MASK, "trust_coefficient": 0.1}),
+    ("lars", {"trust_ratio_mask": matrices, "eps": 0.1, "momentum": 0.5, "nesterov": True}),
+    ("lars", {"weight_decay": falling, "learning_rate": falling}),
+    ("fromage", {}),
+    ("fromage", {"min_norm": 3.0}),
+    ("fromage", {"learning_rate": falling}),
+    ("novograd", {}),
+    ("novograd", {"b1": 0.8, "b2": 0.5, "eps": 0.1, "eps_root": 0.1, "weight_decay": 0.1}),
+    ("sm3", {}),
+    ("sm3", {"momentum": 0.5}),
+    ("adafactor", {}),
+    ("adafactor", FACTOR),
+    ("adafactor", FACTOR | {"factored": False, "decay_rate": 0.5}),
+    ("adafactor", FACTOR | {"multiply_by_parameter_scale": False, "clipping_threshold": None}),
+    ("adafactor", FACTOR | {"clipping_threshold": 0.5, "eps": 0.1, "learning_rate": None}),
+    ("adafactor", FACTOR | {"momentum": 0.9, "dtype_momentum": jnp.float32}),
+    ("adafactor", {"weight_decay_rate": 0.01, "weight_decay_mask": MASK}),
+    ("adafactor", {"weight_decay_rate": falling, "learning_rate": falling}),
+    ("scale_by_novograd", {}),
+    ("scale_by_sm3", {}),
+    ("scale_by_sm3", {"b1": 0.5, "b2": 0.9, "eps": 0.1}),
+    ("scale_by_factored_rms", {}),
+    ("scale_by_factored_rms", FACTOR | {"decay_rate": 0.5, "epsilon": 0.1}),
+    ("scale_by_trust_ratio", {}),
+    ("scale_by_trust_ratio", {"min_norm": 2.0, "trust_coefficient": 0.1, "eps": 0.5}),
+    ("scale_by_param_block_norm", {}),
+    ("scale_by_param_block_rms", {"min_scale": 2.0}),
+    ("normalize_by_update_norm", {}),
+    ("normalize_by_update_norm", {"scale_factor": -0.1, "eps": 0.5}),
+    ("centralize", {}),
+    ("clip_by_block_rms", {"threshold": 0.5}),
+    ("keep_params_nonnegative", {}),
+    ("zero_nans", {}),
 ]
-IDS = [f"{name}-{'-'.join(kwargs)}" for name, kwargs in CASES]
+
+
+def ids(cases):
+    return [f"{name}-{'-'.join(kwargs)}" for name, kwargs in cases]
 
 
 def build(library, name, kwargs):
@@ -115,12 +193,14 @@ def optax_trajectory(tx):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name, kwargs", CASES, ids=IDS)
+@pytest.mark.parametrize("name, kwargs", CASES, ids=ids(CASES))
 def test_optax_trajectory(name, kwargs):
     actual = descend(build(gradtx, name, kwargs), PARAMS, GRADS)
     expected = optax_trajectory(build(optax, name, kwargs))
+    # Optax computes Adafactor's decay, and its momentum, in float32 also under x64.
+    tolerance = 1e-6 if name in ("adafactor", "scale_by_factored_rms") else 1e-12
     for key in PARAMS:
-        assert_close(actual[key], expected[key])
+        assert_close(actual[key], expected[key], tolerance)
 
 
 def description(state):
@@ -128,8 +208,8 @@ def description(state):
     if hasattr(state, "_fields"):
         fields = {name: description(getattr(state, name)) for name in state._fields}
         return type(state).__name__, fields
-    if isinstance(state, tuple):
-        return tuple(map(description, state))
+    if isinstance(state, tuple | list):
+        return type(state)(map(description, state))
     if isinstance(state, dict):
         return {key: description(value) for key, value in state.items()}
     return state.shape, state.dtype.name
@@ -143,12 +223,20 @@ STATES = [
     *((name, {"mu_dtype": "bfloat16"}) for name in ("adam", "adamw", "nadam", "nadamw", "amsgrad")),
     ("scale_by_adam", {"mu_dtype": "bfloat16"}),
     ("scale_by_amsgrad", {"mu_dtype": "bfloat16"}),
+    ("adan", {}),
+    ("adan", {"weight_decay": falling, "mask": MASK, **SCHEDULED}),
+    ("rprop", {}),
+    ("scale_by_adan", {}),
+    ("scale_by_rprop", {"learning_rate": 0.1}),
+    ("lion", {"mu_dtype": "bfloat16"}),
+    ("scale_by_lion", {"mu_dtype": "bfloat16"}),
+    ("signum", {"accumulator_dtype": "bfloat16"}),
+    ("optimistic_adam_v2", {"mu_dtype": "bfloat16"}),
+    ("scale_by_novograd", {"mu_dtype": "bfloat16"}),
 ]
 
 
-@pytest.mark.parametrize(
-    "name, kwargs", STATES, ids=[f"{name}-{'-'.join(kwargs)}" for name, kwargs in STATES]
-)
+@pytest.mark.parametrize("name, kwargs", STATES, ids=ids(STATES))
 def test_optax_state(name, kwargs):
     params = jax.tree.map(jnp.float32, PARAMS)
     grads = jax.tree.map(lambda g: jnp.float32(g[0]), GRADS)
@@ -158,6 +246,14 @@ def test_optax_state(name, kwargs):
     assert description(jax.eval_shape(ours.init, params)) == description(expected)
     after = jax.eval_shape(ours.update, grads, ours.init(params), params)[1]
     assert description(after) == description(expected)
+
+
+def test_starts_are_equal():
+    params = jax.tree.map(jnp.float32, PARAMS)
+    for name, kwargs in STATES:
+        ours, theirs = (build(library, name, kwargs).init(params) for library in (gradtx, optax))
+        leaves = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+        assert all(np.array_equal(one, other) for one, other in leaves), name
 
 
 SIGNATURES = sorted(
@@ -193,110 +289,3 @@ def test_optax_signature(name):
         assert mine.default == DELIBERATE.get((name, other.name), other.default)
     extra = [p for p in ours if p.name not in {q.name for q in theirs}]
     assert all(p.default is not p.empty for p in extra)
-
-
-TORCH = [
-    (gradtx.sgd(0.1), torch.optim.SGD, {"lr": 0.1}),
-    (gradtx.sgd(0.1, 0.9), torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
-    (
-        gradtx.sgd(0.1, 0.9, nesterov=True),
-        torch.optim.SGD,
-        {"lr": 0.1, "momentum": 0.9, "nesterov": True},
-    ),
-    (
-        gradtx.chain(gradtx.add_decayed_weights(0.1), gradtx.sgd(0.1, 0.9)),
-        torch.optim.SGD,
-        {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1},
-    ),
-    (
-        gradtx.adagrad(0.1, 0.0, 1e-10, eps_in_sqrt=False),
-        torch.optim.Adagrad,
-        {"lr": 0.1},
-    ),
-    (
-        gradtx.adagrad(0.1, 0.5, 0.1, eps_in_sqrt=False),
-        torch.optim.Adagrad,
-        {"lr": 0.1, "initial_accumulator_value": 0.5, "eps": 0.1},
-    ),
-    (
-        gradtx.rmsprop(0.01, 0.99, 1e-8, eps_in_sqrt=False),
-        torch.optim.RMSprop,
-        {"lr": 0.01},
-    ),
-    (
-        gradtx.rmsprop(0.01, 0.9, 1e-3, eps_in_sqrt=False, momentum=0.8),
-        torch.optim.RMSprop,
-        {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "momentum": 0.8},
-    ),
-    (
-        gradtx.rmsprop(0.01, 0.99, 1e-3, eps_in_sqrt=False, centered=True),
-        torch.optim.RMSprop,
-        {"lr": 0.01, "eps": 1e-3, "centered": True},
-    ),
-    (gradtx.adam(), torch.optim.Adam, {}),
-    (
-        gradtx.adam(0.1, 0.8, 0.95, 0.1),
-        torch.optim.Adam,
-        {"lr": 0.1, "betas": (0.8, 0.95), "eps": 0.1},
-    ),
-    (gradtx.adamw(1e-3, weight_decay=1e-2), torch.optim.AdamW, {}),
-    (
-        gradtx.adamw(0.1, weight_decay=0.3, eps=0.1),
-        torch.optim.AdamW,
-        {"lr": 0.1, "weight_decay": 0.3, "eps": 0.1},
-    ),
-    (gradtx.adamax(2e-3), torch.optim.Adamax, {}),
-    (
-        gradtx.adamax(0.1, 0.8, 0.9, 0.1),
-        torch.optim.Adamax,
-        {"lr": 0.1, "betas": (0.8, 0.9), "eps": 0.1},
-    ),
-    (gradtx.nadam(2e-3, momentum_decay=4e-3), torch.optim.NAdam, {}),
-    (
-        gradtx.nadam(0.1, 0.8, 0.95, 0.1, momentum_decay=0.5),
-        torch.optim.NAdam,
-        {"lr": 0.1, "betas": (0.8, 0.95), "eps": 0.1, "momentum_decay": 0.5},
-    ),
-    (
-        gradtx.nadamw(0.1, weight_decay=0.3, momentum_decay=4e-3),
-        torch.optim.NAdam,
-        {"lr": 0.1, "weight_decay": 0.3, "decoupled_weight_decay": True},
-    ),
-    (gradtx.amsgrad(1e-3, max_before_correction=True), torch.optim.Adam, {"amsgrad": True}),
-    (
-        gradtx.amsgrad(0.1, 0.8, 0.95, 0.1, max_before_correction=True),
-        torch.optim.Adam,
-        {"lr": 0.1, "betas": (0.8, 0.95), "eps": 0.1, "amsgrad": True},
-    ),
-]
-
-
-@pytest.fixture
-def torch_double():
-    """PyTorch keeps NAdam's product of momenta in the default dtype."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.usefixtures("x64", "torch_double")
-@pytest.mark.parametrize("tx, make, kwargs", TORCH, ids=[repr(case[0]) for case in TORCH])
-def test_torch_trajectory(tx, make, kwargs):
-    x = torch.tensor(PARAMS["w"], requires_grad=True)
-    optimizer = make([x], **kwargs)
-    expected = []
-    for g in GRADS["w"]:
-        x.grad = torch.tensor(g)
-        optimizer.step()
-        expected.append(x.detach().numpy().copy())
-    assert_close(descend(tx, PARAMS["w"], GRADS["w"]), np.stack(expected))
-
-
-@pytest.mark.usefixtures("x64")
-def test_nadam_and_amsgrad_of_optax_and_torch_are_different_algorithms():
-    for ours, other in (
-        (gradtx.nadam(1e-2), gradtx.nadam(1e-2, momentum_decay=4e-3)),
-        (gradtx.amsgrad(1e-2), gradtx.amsgrad(1e-2, max_before_correction=True)),
-    ):
-        one, two = (np.asarray(descend(tx, PARAMS["w"], GRADS["w"])) for tx in (ours, other))
-        assert np.abs(one - two).max() > 0.1 * np.abs(one - PARAMS["w"]).max()

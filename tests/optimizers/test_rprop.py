@@ -1,8 +1,10 @@
 """Rprop without backtracking (iRprop- of Igel & Huesken), one parameter at a time."""
 
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 
 import gradtx
@@ -90,3 +92,11 @@ def test_complex_step_sizes_are_real():
     state = gradtx.rprop(0.1).init(jnp.ones(2, complex))[0]
     assert state.step_sizes.dtype == jnp.float32
     assert state.prev_updates.dtype == jnp.complex64
+
+
+def test_bounds_are_in_order():
+    for make in (gradtx.rprop, gradtx.scale_by_rprop):
+        with pytest.raises(ValueError, match=r"min_step_size must be at most max_step_size.*0\.5"):
+            make(0.1, min_step_size=0.5, max_step_size=0.1)
+        make(0.1, min_step_size=0.5, max_step_size=0.5)
+    jax.eval_shape(lambda low: gradtx.rprop(0.1, min_step_size=low) and low, 100.0)

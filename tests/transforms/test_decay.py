@@ -1,5 +1,7 @@
 """Weight decay: constant, scheduled, masked."""
 
+import pickle
+
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
@@ -87,3 +89,44 @@ def test_count():
 def test_params_are_required(tx):
     with pytest.raises(ValueError, match="params"):
         tx.update(UPDATES, tx.init(PARAMS))
+
+
+STACKED = {
+    "layers": {"w": jnp.ones((6, 4, 4)), "b": jnp.ones((6, 4)), "gain": jnp.ones(6)},
+    "head": {"w": jnp.ones((4, 2)), "b": jnp.ones(2), "none": None, "step": 3},
+}
+
+
+def test_matrices_are_what_has_two_axes():
+    mask = gradtx.matrices()(STACKED)
+    assert mask == {
+        "layers": {"w": True, "b": True, "gain": False},
+        "head": {"w": True, "b": False, "none": None, "step": False},
+    }
+    assert gradtx.matrices()(jnp.ones((2, 1, 3))) is True
+    assert gradtx.matrices()(jnp.float32(1.0)) is False
+
+
+def test_biases_of_stacked_layers_do_not_decay():
+    params = {"layers": STACKED["layers"], "head": {"w": jnp.ones((4, 2)), "b": jnp.ones(2)}}
+    axes = {"layers": 1, "head": 0}
+    zeros = gradtx.scale(0.0).update(params, gradtx.EmptyState())[0]
+    for tree in (axes, {"layers": 1, "head": {"w": 0, "b": 0}}):
+        tx = gradtx.sgd(1.0, weight_decay=0.5, mask=gradtx.matrices(stacked_axes=tree))
+        moved, _ = tx.step(zeros, tx.init(params), params)
+        found = {k: float(x.ravel()[0]) for k, x in moved["layers"].items()}
+        assert found == {"w": 0.5, "b": 1.0, "gain": 1.0}
+        assert {k: float(x.ravel()[0]) for k, x in moved["head"].items()} == {"w": 0.5, "b": 1.0}
+    assert gradtx.matrices(1)(params["layers"]) == {"w": True, "b": False, "gain": False}
+
+
+def test_matrices_is_a_value():
+    one, same, other = (gradtx.matrices({"a": n, "b": 0}) for n in (1, 1, 2))
+    assert one == same and hash(one) == hash(same)
+    assert one != other and one != gradtx.matrices()
+    assert pickle.loads(pickle.dumps(one)) == one
+    tx = gradtx.adamw(0.1, mask=one)
+    assert eval(repr(tx), vars(gradtx)) == tx and hash(tx) == hash(tx.replace(mask=same))
+    for axes in (-1, 0.5, True, "1", {"a": -1}):
+        with pytest.raises(ValueError, match="stacked_axes must be whole numbers"):
+            gradtx.matrices(axes)
