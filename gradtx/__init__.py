@@ -17,6 +17,17 @@ from gradtx.core.transformation import (
     GradientTransformationExtraArgs,
     with_extra_args_support,
 )
+from gradtx.linesearch.backtracking import (
+    BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch,
+)
+from gradtx.linesearch.common import value_and_grad_from_state
+from gradtx.linesearch.zoom import (
+    ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo,
+    scale_by_zoom_linesearch,
+)
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from gradtx.optimizers.adafactor import FactoredState, adafactor, scale_by_factored_rms
@@ -28,6 +39,7 @@ from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_ams
 from gradtx.optimizers.fromage import fromage
 from gradtx.optimizers.lamb import lamb
 from gradtx.optimizers.lars import lars
+from gradtx.optimizers.lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
 from gradtx.optimizers.lion import ScaleByLionState, lion, scale_by_lion
 from gradtx.optimizers.momentum import classical_momentum
 from gradtx.optimizers.nadam import ScaleByNadamState, nadam, nadamw, scale_by_nadam
@@ -125,6 +137,7 @@ __all__ = [
     "fromage",
     "lamb",
     "lars",
+    "lbfgs",
     "lion",
     "noisy_sgd",
     "novograd",
@@ -176,6 +189,8 @@ __all__ = [
     "scale_by_factored_rms",
     "ScaleByAdanState",
     "scale_by_adan",
+    "ScaleByLBFGSState",
+    "scale_by_lbfgs",
     "ScaleByLionState",
     "scale_by_lion",
     "ScaleByNovogradState",
@@ -202,6 +217,13 @@ __all__ = [
     "scale_by_param_block_rms",
     "scale_by_trust_ratio",
     "clip_by_block_rms",
+    "scale_by_backtracking_linesearch",
+    "ScaleByBacktrackingLinesearchState",
+    "BacktrackingLinesearchInfo",
+    "scale_by_zoom_linesearch",
+    "ScaleByZoomLinesearchState",
+    "ZoomLinesearchInfo",
+    "value_and_grad_from_state",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

@@ -24,9 +24,11 @@ from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import (
     Boolean,
     Counter,
+    History,
     Kind,
     Nested,
     Number,
+    Numbers,
     RandomKey,
     Reduced,
     Slot,
@@ -146,6 +148,16 @@ def says_what_its_state_is(
                     for leaf in jax.tree.leaves(value):
                         assert not jnp.iscomplexobj(leaf), f"{name} is complex"
                         assert bool(jnp.all(leaf >= 0)), f"{name} is negative"
+            elif isinstance(kind, History):
+                found = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
+                assert len({shape[:1] for shape in found}) <= 1, f"{name} has several lengths"
+                assert len(found) <= len(shapes) and {s[1:] for s in found} <= set(shapes), (
+                    f"{name} is not like the parameters: {found} against {shapes}"
+                )
+            elif isinstance(kind, Numbers):
+                assert np.ndim(value) == 1 and jnp.issubdtype(value.dtype, np.floating), (
+                    f"{name} is not a vector of floating numbers: {value}"
+                )
             elif isinstance(kind, Reduced):
                 for leaf in jax.tree.leaves(value):
                     assert np.size(leaf) <= largest, f"{name} is larger than any parameter"

@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "core": set(),
     "schedules": {"core"},
     "transforms": {"core"},
-    "optimizers": {"core", "schedules", "transforms"},
+    "linesearch": {"core"},
+    "optimizers": {"core", "schedules", "transforms", "linesearch"},
+    "solve": {"core", "linesearch", "optimizers"},
     "lab": {"gradtx"},
 }
 
