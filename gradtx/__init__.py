@@ -78,6 +78,7 @@ from gradtx.schedules.warmup import (
     warmup_cosine_decay_schedule,
     warmup_exponential_decay_schedule,
 )
+from gradtx.solve.minimize import MinimizeResult, Status, minimize
 from gradtx.transforms.clip import clip, clip_by_block_rms, clip_by_global_norm
 from gradtx.transforms.constrain import (
     NonNegativeParamsState,
@@ -224,6 +225,9 @@ __all__ = [
     "ScaleByZoomLinesearchState",
     "ZoomLinesearchInfo",
     "value_and_grad_from_state",
+    "minimize",
+    "MinimizeResult",
+    "Status",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

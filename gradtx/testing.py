@@ -11,7 +11,7 @@ import functools
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -61,6 +61,9 @@ def check_transformation(
         several devices and leaves whose first axis they divide; elsewhere it holds trivially.
       laws: names out of `LAWS`; by default all.
       **extra_args: passed to every `update` and `step`, such as `value=1.0` for `polyak_sgd`.
+        Where `tx` requires `grad` and it is not among them, each update gets its own gradients.
+        Functions, such as `value_fn`, are passed through `jit` as `jax.tree_util.Partial`;
+        they are called with other trees than `params` too.
 
     Raises:
       AssertionError: a law does not hold; the message begins with its name.
@@ -69,12 +72,40 @@ def check_transformation(
     >>> gradtx.testing.check_transformation(gradtx.sgd(0.1), {"w": jnp.ones((8, 2))})
     """
     grads, shown = gradients_like(params), repr(tx)
+    extra_args = {
+        name: jax.tree_util.Partial(arg) if is_plain_callable(arg) else arg
+        for name, arg in extra_args.items()
+    }
+    if "grad" in tx.required_extra_args and "grad" not in extra_args:
+        tx = _given_its_gradients(tx)
     for name in LAWS if laws is None else laws:
         law = LAWS[name]
         try:
             law(tx, params, grads, **extra_args)
         except Exception as error:
             raise AssertionError(f"{name}: {shown}: {error}") from error
+
+
+class _given_its_gradients(GradientTransformation):
+    """Passes what it is given to `inner` as the extra argument `grad` too.
+
+    The laws make trees of several structures, which no one `grad` fits.
+    """
+
+    inner: GradientTransformation
+
+    @functools.cached_property
+    def required_extra_args(self) -> Mapping[str, str]:
+        required = self.inner.required_extra_args
+        return {name: stage for name, stage in required.items() if name != "grad"}
+
+    def init(self, params: Any) -> Any:
+        return self.inner.init(params)
+
+    def transform(
+        self, updates: Any, state: Any, params: Any, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        return self.inner.transform(updates, state, params, grad=updates, **extra_args)
 
 
 def gradients_like(params: Any, seed: int = 0, dtype: Any = None) -> Any:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.compiled import call_compiled
 from gradtx.core.hyper import Hyper, check_nonnegative, check_number, check_positive, check_steps
 from gradtx.core.leaf import map_leaves, real_dtype_of, zeros_like
 from gradtx.core.numerics import real_vdot, zero_count
@@ -94,10 +95,10 @@ class scale_by_backtracking_linesearch(GradientTransformation):
     >>> tx = gradtx.scale_by_backtracking_linesearch(max_backtracking_steps=15)
     >>> def loss(x):
     ...     return jnp.sum(x**2)
-    >>> tx = gradtx.chain(gradtx.sgd(1.0), tx)
+    >>> descent = gradtx.chain(gradtx.sgd(1.0), tx)
     >>> x = jnp.asarray([3.0])
     >>> value, grad = jax.value_and_grad(loss)(x)
-    >>> x, state = tx.step(grad, tx.init(x), x, value=value, grad=grad, value_fn=loss)
+    >>> x, state = descent.step(grad, descent.init(x), x, value=value, grad=grad, value_fn=loss)
     >>> bool(loss(x) < value)
     True
     """
@@ -140,50 +141,59 @@ class scale_by_backtracking_linesearch(GradientTransformation):
             raise ValueError(
                 "scale_by_backtracking_linesearch needs params: update(updates, state, params)"
             )
-        dtype = state.value.dtype
-        low, high, c1, atol, rtol = (
-            jnp.asarray(x, dtype)
-            for x in (self.decrease_factor, self.increase_factor, self.slope_rtol, self.atol,
-                      self.rtol)
-        )  # fmt: skip
-        most = jnp.asarray(self.max_learning_rate, dtype)
-        limit = jnp.asarray(self.max_backtracking_steps, jnp.int32)
-        direction, start, given = as_constants((updates, params, extra_args))
-        value, grad = jnp.asarray(given["value"], dtype), given["grad"]
-        slope = real_vdot(grad, direction).astype(dtype)
-        at = along(direction, start, given)
+        given = as_constants((updates, state, params, extra_args))
+        rate, new_state = call_compiled(_search, self, *given)
+        return map_leaves(scaled_rule, updates, rate=rate), new_state
 
-        def ended(trial: _Trial) -> jax.Array:
-            return (trial.error <= atol) | (trial.count > limit)
 
-        def try_next(last: _Trial) -> _Trial:
-            rate = jnp.where(last.count > 0, low * last.rate, last.rate)
-            new_value, gradient = at(rate)
-            excess = new_value - (1 + rtol) * value - rate * c1 * slope
-            error = positive_part(excess, where_finite=jnp.isfinite(new_value))
-            trial = _Trial(rate, new_value, last.grad, error, last.count + 1)
-            if not self.store_grad:
-                return trial
-            kept = jax.lax.cond(ended(trial), gradient, lambda: last.grad)
-            return trial._replace(grad=kept)
+def _search(
+    tx: scale_by_backtracking_linesearch,
+    updates: Updates,
+    state: ScaleByBacktrackingLinesearchState,
+    params: Params,
+    extra_args: dict[str, Any],
+) -> tuple[jax.Array, ScaleByBacktrackingLinesearchState]:
+    """The step size to take, which is 0 where there is none, and the new state."""
+    dtype = state.value.dtype
+    low, high, c1, atol, rtol, most = (
+        jnp.asarray(x, dtype)
+        for x in (tx.decrease_factor, tx.increase_factor, tx.slope_rtol, tx.atol, tx.rtol,
+                  tx.max_learning_rate)
+    )  # fmt: skip
+    limit = jnp.asarray(tx.max_backtracking_steps, jnp.int32)
+    value, grad = jnp.asarray(extra_args["value"], dtype), extra_args["grad"]
+    slope = real_vdot(grad, updates).astype(dtype)
+    at = along(updates, params, extra_args)
 
-        first = _Trial(
-            rate=jnp.minimum(high * state.learning_rate, most),
-            value=value,
-            grad=zeros_like(start) if self.store_grad else None,
-            error=jnp.full((), jnp.inf, dtype),
-            count=zero_count(),
-        )
-        last = jax.lax.while_loop(lambda trial: ~ended(trial), try_next, first)
-        rejected = jnp.isinf(last.error)
-        if self.verbose:
-            name = type(self).__name__
-            rest = {"value": value, "slope": slope, "rate": last.rate, "error": last.error}
-            report(last.error > atol, name, **rest)
-        new = map_leaves(scaled_rule, updates, rate=jnp.where(rejected, 0, last.rate))
-        return new, ScaleByBacktrackingLinesearchState(
-            learning_rate=last.rate,
-            value=jnp.where(rejected, value, last.value),
-            grad=grad_of_state(rejected, grad, last.grad) if self.store_grad else None,
-            info=BacktrackingLinesearchInfo(last.count, last.error),
-        )
+    def ended(trial: _Trial) -> jax.Array:
+        return (trial.error <= atol) | (trial.count > limit)
+
+    def try_next(last: _Trial) -> _Trial:
+        rate = jnp.where(last.count > 0, low * last.rate, last.rate)
+        new_value, gradient = at(rate)
+        excess = new_value - (1 + rtol) * value - rate * c1 * slope
+        error = positive_part(excess, where_finite=jnp.isfinite(new_value))
+        trial = _Trial(rate, new_value, last.grad, error, last.count + 1)
+        if not tx.store_grad:
+            return trial
+        kept = jax.lax.cond(ended(trial), gradient, lambda: last.grad)
+        return trial._replace(grad=kept)
+
+    first = _Trial(
+        rate=jnp.minimum(high * state.learning_rate, most),
+        value=value,
+        grad=zeros_like(params) if tx.store_grad else None,
+        error=jnp.full((), jnp.inf, dtype),
+        count=zero_count(),
+    )
+    last = jax.lax.while_loop(lambda trial: ~ended(trial), try_next, first)
+    rejected = jnp.isinf(last.error)
+    if tx.verbose:
+        rest = {"value": value, "slope": slope, "rate": last.rate, "error": last.error}
+        report(last.error > atol, type(tx).__name__, **rest)
+    return jnp.where(rejected, 0, last.rate), ScaleByBacktrackingLinesearchState(
+        learning_rate=last.rate,
+        value=jnp.where(rejected, value, last.value),
+        grad=grad_of_state(rejected, grad, last.grad) if tx.store_grad else None,
+        info=BacktrackingLinesearchInfo(last.count, last.error),
+    )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.compiled import call_compiled
 from gradtx.core.hyper import Hyper, check_nonnegative, check_number, check_positive, check_steps
 from gradtx.core.leaf import map_leaves, real_dtype_of, zeros_like
 from gradtx.core.numerics import real_vdot, safe_increment, zero_count
@@ -159,10 +160,10 @@ class scale_by_zoom_linesearch(GradientTransformation):
     >>> tx = gradtx.scale_by_zoom_linesearch(max_linesearch_steps=15)
     >>> def loss(x):
     ...     return jnp.sum(x**2)
-    >>> tx = gradtx.chain(gradtx.sgd(1.0), tx)
+    >>> descent = gradtx.chain(gradtx.sgd(1.0), tx)
     >>> x = jnp.asarray([3.0])
     >>> value, grad = jax.value_and_grad(loss)(x)
-    >>> x, state = tx.step(grad, tx.init(x), x, value=value, grad=grad, value_fn=loss)
+    >>> x, state = descent.step(grad, descent.init(x), x, value=value, grad=grad, value_fn=loss)
     >>> x
     Array([0.], dtype=float32)
     """
@@ -214,125 +215,130 @@ class scale_by_zoom_linesearch(GradientTransformation):
             raise ValueError(
                 "scale_by_zoom_linesearch needs params: update(updates, state, params)"
             )
-        dtype = state.value.dtype
-        direction, point, given = as_constants((updates, params, extra_args))
-        grad = given["grad"]
-        start = Point(
-            jnp.zeros((), dtype),
-            jnp.asarray(given["value"], dtype),
-            real_vdot(grad, direction).astype(dtype),
+        given = as_constants((updates, state, params, extra_args))
+        rate, new_state = call_compiled(_scale, self, *given)
+        return map_leaves(scaled_rule, updates, rate=rate), new_state
+
+
+def _scale(
+    tx: scale_by_zoom_linesearch,
+    updates: Updates,
+    state: ScaleByZoomLinesearchState,
+    params: Params,
+    extra_args: dict[str, Any],
+) -> tuple[jax.Array, ScaleByZoomLinesearchState]:
+    """The step size to take, which is 0 where there is none, and the new state."""
+    dtype = state.value.dtype
+    value, grad = jnp.asarray(extra_args["value"], dtype), extra_args["grad"]
+    start = Point(jnp.zeros((), dtype), value, real_vdot(grad, updates).astype(dtype))
+    guess = jnp.ones((), dtype)
+    if tx.initial_guess_strategy == "keep":
+        guess = jnp.where(state.learning_rate > 0, state.learning_rate, guess)
+    at = along(updates, params, extra_args)
+
+    def evaluate(rate: jax.Array) -> tuple[Point, Updates]:
+        value, gradient = at(rate)
+        grad = gradient()
+        return Point(rate, value, real_vdot(conjugate(grad), updates).astype(dtype)), grad
+
+    found = _search(tx, start, guess, evaluate, zeros_like(params))
+    rejected = ~found.safe & jnp.isinf(found.decrease_error)
+    errors = {"decrease_error": found.decrease_error, "curvature_error": found.curvature_error}
+    if tx.verbose:
+        missed = ~(jnp.maximum(*errors.values()) <= tx.tol)
+        rest = {"value": value, "slope": start.slope, "rate": found.kept.rate}
+        report(missed, type(tx).__name__, **rest, **errors)
+    rate = jnp.where(rejected, 0, found.kept.rate)
+    return rate, ScaleByZoomLinesearchState(
+        learning_rate=rate,
+        value=jnp.where(rejected, value, found.kept.value),
+        grad=grad_of_state(rejected, grad, found.kept_grad),
+        info=ZoomLinesearchInfo(found.count, **errors),
+    )
+
+
+def _search(
+    tx: scale_by_zoom_linesearch, start: Point, guess: jax.Array, evaluate: Any, no_grad: Updates
+) -> _Search:
+    dtype = start.value.dtype
+    c1, c2, grow, tol, precision = (
+        jnp.asarray(x, dtype)
+        for x in (tx.slope_rtol, tx.curv_rtol, tx.increase_factor, tx.tol,
+                  tx.stepsize_precision)
+    )  # fmt: skip
+    most = jnp.asarray(
+        jnp.inf if tx.max_learning_rate is None else tx.max_learning_rate, dtype
+    )
+    limit = jnp.asarray(tx.max_linesearch_steps, jnp.int32)
+
+    def errors_at(trial: Point) -> tuple[jax.Array, jax.Array]:
+        excess = trial.value - start.value - c1 * trial.rate * start.slope
+        if tx.approx_dec_rtol is not None:
+            slack = jnp.asarray(tx.approx_dec_rtol, dtype) * jnp.abs(start.value)
+            steep = trial.slope - (2 * c1 - 1) * start.slope
+            approximate = jnp.maximum(steep, trial.value - start.value - slack)
+            excess = jnp.minimum(excess, approximate)
+        bent = jnp.abs(trial.slope) - c2 * jnp.abs(start.slope)
+        finite = jnp.isfinite(trial.value) & jnp.isfinite(trial.slope)
+        return positive_part(excess, where_finite=finite), positive_part(
+            bent, where_finite=finite
         )
-        guess = jnp.ones((), dtype)
-        if self.initial_guess_strategy == "keep":
-            guess = jnp.where(state.learning_rate > 0, state.learning_rate, guess)
-        at = along(direction, point, given)
 
-        def evaluate(rate: jax.Array) -> tuple[Point, Updates]:
-            value, gradient = at(rate)
-            grad = gradient()
-            return Point(rate, value, real_vdot(conjugate(grad), direction).astype(dtype)), grad
+    def try_next(s: _Search) -> _Search:
+        first, zooming = s.count == 0, s.bracketed
+        longer = jnp.where(first, guess, grow * s.last.rate)
+        at_most = ~zooming & (longer >= most)
+        rate = jnp.where(
+            zooming, interpolate(s.low, s.high, s.third), jnp.minimum(longer, most)
+        )
+        trial, grad = evaluate(rate)
+        decrease_error, curvature_error = errors_at(trial)
+        enough = decrease_error <= tol
+        good = enough & (curvature_error <= tol)
 
-        found = self._search(start, guess, evaluate, zeros_like(point))
-        rejected = ~found.safe & jnp.isinf(found.decrease_error)
-        if self.verbose:
-            errors = found.decrease_error, found.curvature_error
-            report(
-                ~(jnp.maximum(*errors) <= self.tol),
-                type(self).__name__,
-                value=start.value,
-                slope=start.slope,
-                rate=found.kept.rate,
-                decrease_error=errors[0],
-                curvature_error=errors[1],
-            )
-        rate = jnp.where(rejected, 0, found.kept.rate)
-        return map_leaves(scaled_rule, updates, rate=rate), ScaleByZoomLinesearchState(
-            learning_rate=rate,
-            value=jnp.where(rejected, start.value, found.kept.value),
-            grad=grad_of_state(rejected, grad, found.kept_grad),
-            info=ZoomLinesearchInfo(found.count, found.decrease_error, found.curvature_error),
+        # While bracketing, the trial before takes the part of `low`: Algorithm 3.5 then
+        # decides as 3.6 does, but for the slope, which says if there is a bracket at all.
+        low = pick(zooming, s.low, s.last)
+        worse = (decrease_error > 0) | ((trial.value >= low.value) & ~(first & ~zooming))
+        turned = jnp.where(
+            zooming, trial.slope * (s.high.rate - s.low.rate) >= 0, trial.slope >= 0
+        )
+        new_high = pick(worse, trial, pick(turned, low, s.high))
+        new_low = pick(worse, low, trial)
+        third = pick(zooming & (worse | turned), s.high, low)
+        # The first bracket has no third point: the cubic has none to pass through.
+        third = pick(zooming, third, new_low)
+        bracketed = zooming | worse | turned | good
+
+        better = trial.value < jnp.where(s.safe, s.kept.value, start.value)
+        safer = enough & (~zooming | better)
+        done = good | (at_most & ~bracketed)
+        keep = done | safer | ~s.safe
+        safe = s.safe | safer
+        narrow = zooming & (jnp.abs(s.high.rate - s.low.rate) <= precision) & safe
+        count = safe_increment(s.count)
+        return _Search(
+            count=count,
+            last=trial,
+            decrease_error=decrease_error,
+            curvature_error=curvature_error,
+            bracketed=bracketed,
+            ended=done | narrow | (count >= limit),
+            low=new_low,
+            high=new_high,
+            third=third,
+            kept=pick(keep, trial, s.kept),
+            kept_grad=pick(keep, grad, s.kept_grad),
+            safe=safe,
         )
 
-    def _search(self, start: Point, guess: jax.Array, evaluate: Any, no_grad: Updates) -> _Search:
-        dtype = start.value.dtype
-        c1, c2, grow, tol, precision = (
-            jnp.asarray(x, dtype)
-            for x in (self.slope_rtol, self.curv_rtol, self.increase_factor, self.tol,
-                      self.stepsize_precision)
-        )  # fmt: skip
-        most = jnp.asarray(
-            jnp.inf if self.max_learning_rate is None else self.max_learning_rate, dtype
-        )
-        limit = jnp.asarray(self.max_linesearch_steps, jnp.int32)
-
-        def errors_at(trial: Point) -> tuple[jax.Array, jax.Array]:
-            excess = trial.value - start.value - c1 * trial.rate * start.slope
-            if self.approx_dec_rtol is not None:
-                slack = jnp.asarray(self.approx_dec_rtol, dtype) * jnp.abs(start.value)
-                steep = trial.slope - (2 * c1 - 1) * start.slope
-                approximate = jnp.maximum(steep, trial.value - start.value - slack)
-                excess = jnp.minimum(excess, approximate)
-            bent = jnp.abs(trial.slope) - c2 * jnp.abs(start.slope)
-            finite = jnp.isfinite(trial.value) & jnp.isfinite(trial.slope)
-            return positive_part(excess, where_finite=finite), positive_part(
-                bent, where_finite=finite
-            )
-
-        def try_next(s: _Search) -> _Search:
-            first, zooming = s.count == 0, s.bracketed
-            longer = jnp.where(first, guess, grow * s.last.rate)
-            at_most = ~zooming & (longer >= most)
-            rate = jnp.where(
-                zooming, interpolate(s.low, s.high, s.third), jnp.minimum(longer, most)
-            )
-            trial, grad = evaluate(rate)
-            decrease_error, curvature_error = errors_at(trial)
-            enough = decrease_error <= tol
-            good = enough & (curvature_error <= tol)
-
-            # While bracketing, the trial before takes the part of `low`: Algorithm 3.5 then
-            # decides as 3.6 does, but for the slope, which says if there is a bracket at all.
-            low = pick(zooming, s.low, s.last)
-            worse = (decrease_error > 0) | ((trial.value >= low.value) & ~(first & ~zooming))
-            turned = jnp.where(
-                zooming, trial.slope * (s.high.rate - s.low.rate) >= 0, trial.slope >= 0
-            )
-            new_high = pick(worse, trial, pick(turned, low, s.high))
-            new_low = pick(worse, low, trial)
-            third = pick(zooming & (worse | turned), s.high, low)
-            # The first bracket has no third point: the cubic has none to pass through.
-            third = pick(zooming, third, new_low)
-            bracketed = zooming | worse | turned | good
-
-            better = trial.value < jnp.where(s.safe, s.kept.value, start.value)
-            safer = enough & (~zooming | better)
-            done = good | (at_most & ~bracketed)
-            keep = done | safer | ~s.safe
-            safe = s.safe | safer
-            narrow = zooming & (jnp.abs(s.high.rate - s.low.rate) <= precision) & safe
-            count = safe_increment(s.count)
-            return _Search(
-                count=count,
-                last=trial,
-                decrease_error=decrease_error,
-                curvature_error=curvature_error,
-                bracketed=bracketed,
-                ended=done | narrow | (count >= limit),
-                low=new_low,
-                high=new_high,
-                third=third,
-                kept=pick(keep, trial, s.kept),
-                kept_grad=pick(keep, grad, s.kept_grad),
-                safe=safe,
-            )
-
-        infinite = jnp.full((), jnp.inf, dtype)
-        false = jnp.zeros((), bool)
-        return jax.lax.while_loop(
-            lambda s: ~s.ended,
-            try_next,
-            _Search(
-                zero_count(), start, infinite, infinite, false, false,
-                start, start, start, start, no_grad, false,
-            ),
-        )  # fmt: skip
+    infinite = jnp.full((), jnp.inf, dtype)
+    false = jnp.zeros((), bool)
+    return jax.lax.while_loop(
+        lambda s: ~s.ended,
+        try_next,
+        _Search(
+            zero_count(), start, infinite, infinite, false, false,
+            start, start, start, start, no_grad, false,
+        ),
+    )  # fmt: skip

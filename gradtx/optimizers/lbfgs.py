@@ -12,10 +12,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.compiled import call_compiled
 from gradtx.core.compose import chain
 from gradtx.core.hyper import ScalarOrSchedule, check_rate, check_steps
 from gradtx.core.leaf import (
-    common_precision,
     history_like,
     is_optimised,
     map_leaves,
@@ -135,12 +135,23 @@ class scale_by_lbfgs(GradientTransformation):
             place=latest,
             moved=state.count > 0,
         )
-        pairs = _Pairs(gradient, s, y, extra_args.get("free"))
-        curvature, _ = pairs.products(latest)
-        dtype = state.weights_memory.dtype
-        weights = state.weights_memory.at[latest].set(inverse_of_positive(curvature.astype(dtype)))
-        direction = pairs.direction(state.count, weights, self.scale_init_precond)
-        return direction, ScaleByLBFGSState(
+        leaves, treedef = jax.tree.flatten(gradient, is_leaf=_is_none)
+        taking_part = [i for i, leaf in enumerate(leaves) if is_optimised(leaf)]
+        free = extra_args.get("free")
+        columns = (
+            leaves,
+            jax.tree.leaves(s, is_leaf=_is_none),
+            jax.tree.leaves(y, is_leaf=_is_none),
+            leaves if free is None else match(gradient, free, "updates", "free"),
+        )
+        g_list, s_list, y_list, masks = ([column[i] for i in taking_part] for column in columns)
+        direction, weights = call_compiled(
+            _direction, state.count, state.weights_memory, self.scale_init_precond,
+            g_list, s_list, y_list, None if free is None else masks,
+        )  # fmt: skip
+        for i, leaf in zip(taking_part, direction, strict=True):
+            leaves[i] = leaf
+        return jax.tree.unflatten(treedef, leaves), ScaleByLBFGSState(
             safe_increment(state.count), x_old, g_old, s, y, weights
         )
 
@@ -151,74 +162,67 @@ def inverse_of_positive(x: jax.Array) -> jax.Array:
     return jnp.where((x > 0) & jnp.isfinite(inverse), inverse, 0)
 
 
-class _Pairs:
-    """The gradient and the pairs as lists of the arrays that take part, in one precision."""
+def _direction(
+    count: jax.Array,
+    weights: jax.Array,
+    scaled: bool,
+    gradient: list[jax.Array],
+    s_memory: list[jax.Array],
+    y_memory: list[jax.Array],
+    free: list[jax.Array] | None,
+) -> tuple[list[jax.Array], jax.Array]:
+    """H times the gradient by the two loops over the ring; and the weights, with the latest."""
+    size, dtype = len(weights), weights.dtype
+    latest = (count - 1) % size
 
-    def __init__(self, gradient: Updates, s: Updates, y: Updates, free: Any) -> None:
-        leaves, self.treedef = jax.tree.flatten(gradient, is_leaf=_is_none)
-        masks = [None] * len(leaves) if free is None else match(gradient, free, "updates", "free")
-        self.leaves = leaves
-        self.places = [i for i, leaf in enumerate(leaves) if is_optimised(leaf)]
-        self.g, self.s, self.y, self.masks = (
-            [column[i] for i in self.places]
-            for column in (leaves, *(jax.tree.leaves(x, is_leaf=_is_none) for x in (s, y)), masks)
-        )
-        self.restricted = free is not None
-        casts = [common_precision(arrays) for arrays in zip(self.g, self.s, self.y, strict=True)]
-        self.g = [cast(g) for cast, g in zip(casts, self.g, strict=True)]
+    def of_the_free(arrays: list[jax.Array]) -> list[jax.Array]:
+        if free is None:
+            return arrays
+        return [jnp.where(f, x, jnp.zeros_like(x)) for f, x in zip(free, arrays, strict=True)]
 
-    def at(self, memory: list[jax.Array], place: jax.Array) -> list[jax.Array]:
-        entries = [jax.lax.dynamic_index_in_dim(x, place, 0, keepdims=False) for x in memory]
-        return self.free([e.astype(g.dtype) for e, g in zip(entries, self.g, strict=True)])
+    def entry(memory: list[jax.Array], place: jax.Array) -> list[jax.Array]:
+        entries = (jax.lax.dynamic_index_in_dim(x, place, 0, keepdims=False) for x in memory)
+        return of_the_free([e.astype(g.dtype) for e, g in zip(entries, gradient, strict=True)])
 
-    def free(self, arrays: list[jax.Array]) -> list[jax.Array]:
-        return [
-            x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
-            for x, mask in zip(arrays, self.masks, strict=True)
-        ]
+    def pair(place: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        return entry(s_memory, place), entry(y_memory, place)
 
-    def products(self, place: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """<s, y> and <y, y> of one pair."""
-        s, y = self.at(self.s, place), self.at(self.y, place)
-        return real_vdot(s, y), real_vdot(y, y)
+    def inner(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
+        return real_vdot(a, b).astype(dtype)
 
-    def direction(self, count: jax.Array, weights: jax.Array, scaled: bool) -> Updates:
-        """H times the gradient: the two loops, over the ring from its oldest entry."""
-        size = len(weights)
-        ring = (count + jnp.arange(size, dtype=count.dtype)) % size
-        dtype = weights.dtype
+    s, y = pair(latest)
+    curvature, square = inner(s, y), inner(y, y)
+    weights = weights.at[latest].set(inverse_of_positive(curvature))
 
-        def weight(s: list[jax.Array], y: list[jax.Array], place: jax.Array) -> jax.Array:
-            if not self.restricted:
-                return weights[place]
-            return inverse_of_positive(real_vdot(s, y).astype(dtype))
+    def weight(place: jax.Array, s: list[jax.Array], y: list[jax.Array]) -> jax.Array:
+        return weights[place] if free is None else inverse_of_positive(inner(s, y))
 
-        def newest_first(q: list[jax.Array], place: jax.Array) -> Any:
-            s, y = self.at(self.s, place), self.at(self.y, place)
-            alpha = weight(s, y, place) * real_vdot(s, q).astype(dtype)
-            return _add(q, -alpha, y), alpha
+    def newest_first(q: list[jax.Array], place: jax.Array) -> Any:
+        s, y = pair(place)
+        alpha = weight(place, s, y) * inner(s, q)
+        return _add(q, -alpha, y), alpha
 
-        def oldest_first(q: list[jax.Array], step: Any) -> Any:
-            place, alpha = step
-            s, y = self.at(self.s, place), self.at(self.y, place)
-            beta = weight(s, y, place) * real_vdot(y, q).astype(dtype)
-            return _add(q, alpha - beta, s), None
+    def oldest_first(q: list[jax.Array], step: Any) -> Any:
+        place, alpha = step
+        s, y = pair(place)
+        beta = weight(place, s, y) * inner(y, q)
+        return _add(q, alpha - beta, s), None
 
-        gamma = self._gamma((count - 1) % size, dtype) if scaled else jnp.ones((), dtype)
-        q, alphas = jax.lax.scan(newest_first, self.free(self.g), ring, reverse=True)
-        q = [gamma.astype(x.dtype) * x for x in q]
-        q, _ = jax.lax.scan(oldest_first, q, (ring, alphas))
-        new = list(self.leaves)
-        for i, x, g, mask in zip(self.places, q, self.g, self.masks, strict=True):
-            new[i] = x if mask is None else jnp.where(mask, x, gamma.astype(g.dtype) * g)
-        return jax.tree.unflatten(self.treedef, new)
-
-    def _gamma(self, latest: jax.Array, dtype: Any) -> jax.Array:
-        curvature, square = (x.astype(dtype) for x in self.products(latest))
-        norm = jax.lax.stop_gradient(global_norm(self.g)).astype(dtype)
-        cautious = 1 / jnp.maximum(norm, 1)
+    gamma = jnp.ones((), dtype)
+    if scaled:
+        norm = jax.lax.stop_gradient(global_norm(gradient)).astype(dtype)
         known = (inverse_of_positive(curvature) > 0) & (inverse_of_positive(square) > 0)
-        return jnp.where(known, curvature * inverse_of_positive(square), cautious)
+        ratio = curvature * inverse_of_positive(square)
+        gamma = jnp.where(known, ratio, 1 / jnp.maximum(norm, 1))
+    ring = (count + jnp.arange(size, dtype=count.dtype)) % size
+    q, alphas = jax.lax.scan(newest_first, of_the_free(gradient), ring, reverse=True)
+    q, _ = jax.lax.scan(oldest_first, [gamma.astype(x.dtype) * x for x in q], (ring, alphas))
+    if free is not None:
+        q = [
+            jnp.where(f, x, gamma.astype(g.dtype) * g)
+            for f, x, g in zip(free, q, gradient, strict=True)
+        ]
+    return q, weights
 
 
 def _add(x: list[jax.Array], factor: jax.Array, y: list[jax.Array]) -> list[jax.Array]:
