@@ -73,7 +73,9 @@ def check_transformation(
     """
     grads, shown = gradients_like(params), repr(tx)
     extra_args = {
-        name: jax.tree_util.Partial(arg) if is_plain_callable(arg) else arg
+        name: jax.tree_util.Partial(arg)  # type: ignore[no-untyped-call]
+        if is_plain_callable(arg)
+        else arg
         for name, arg in extra_args.items()
     }
     if "grad" in tx.required_extra_args and "grad" not in extra_args:

@@ -38,8 +38,9 @@ class _Constant:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        same_type = isinstance(other, _Constant) and type(self.value) is type(other.value)
-        return same_type and self.value == other.value  # type: ignore[attr-defined, no-any-return]
+        if not isinstance(other, _Constant) or type(self.value) is not type(other.value):
+            return False
+        return bool(self.value == other.value)
 
     def __hash__(self) -> int:
         return hash((type(self.value), self.value))

@@ -50,7 +50,7 @@ class _Trial(NamedTuple):
     value: jax.Array
     grad: Any
     error: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
 
 class scale_by_backtracking_linesearch(GradientTransformation):

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.apply import apply_updates
 from gradtx.core.hyper import Hyper, check_number
@@ -95,9 +94,7 @@ def as_constants(tree: Any) -> Any:
 
 def conjugate(tree: Updates) -> Updates:
     """The conjugates of the optimised leaves: from `jax.grad`'s gradients to uphill, and back."""
-    return jax.tree.map(
-        lambda x: x.conj() if is_optimised(x) and jnp.iscomplexobj(x) else x, tree
-    )
+    return jax.tree.map(lambda x: x.conj() if is_optimised(x) and jnp.iscomplexobj(x) else x, tree)
 
 
 def grad_of_state(rejected: jax.Array, old: Updates, new: Updates) -> Updates:
@@ -189,9 +186,9 @@ def value_and_grad_from_state(
             grad = narrow(gradient(), like=search.grad)
             return value.astype(search.value.dtype), grad
 
-        return jax.lax.cond(
-            jnp.isfinite(search.value), lambda: (search.value, search.grad), evaluate
-        )
+        known = jnp.isfinite(search.value)
+        value, grad = jax.lax.cond(known, lambda: (search.value, search.grad), evaluate)
+        return value, grad
 
     return value_and_grad
 

@@ -58,7 +58,7 @@ class Point(NamedTuple):
 
 
 class _Search(NamedTuple):
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     last: Point
     decrease_error: jax.Array
     curvature_error: jax.Array
@@ -266,9 +266,7 @@ def _search(
         for x in (tx.slope_rtol, tx.curv_rtol, tx.increase_factor, tx.tol,
                   tx.stepsize_precision)
     )  # fmt: skip
-    most = jnp.asarray(
-        jnp.inf if tx.max_learning_rate is None else tx.max_learning_rate, dtype
-    )
+    most = jnp.asarray(jnp.inf if tx.max_learning_rate is None else tx.max_learning_rate, dtype)
     limit = jnp.asarray(tx.max_linesearch_steps, jnp.int32)
 
     def errors_at(trial: Point) -> tuple[jax.Array, jax.Array]:
@@ -280,17 +278,13 @@ def _search(
             excess = jnp.minimum(excess, approximate)
         bent = jnp.abs(trial.slope) - c2 * jnp.abs(start.slope)
         finite = jnp.isfinite(trial.value) & jnp.isfinite(trial.slope)
-        return positive_part(excess, where_finite=finite), positive_part(
-            bent, where_finite=finite
-        )
+        return positive_part(excess, where_finite=finite), positive_part(bent, where_finite=finite)
 
     def try_next(s: _Search) -> _Search:
         first, zooming = s.count == 0, s.bracketed
         longer = jnp.where(first, guess, grow * s.last.rate)
         at_most = ~zooming & (longer >= most)
-        rate = jnp.where(
-            zooming, interpolate(s.low, s.high, s.third), jnp.minimum(longer, most)
-        )
+        rate = jnp.where(zooming, interpolate(s.low, s.high, s.third), jnp.minimum(longer, most))
         trial, grad = evaluate(rate)
         decrease_error, curvature_error = errors_at(trial)
         enough = decrease_error <= tol
@@ -300,9 +294,7 @@ def _search(
         # decides as 3.6 does, but for the slope, which says if there is a bracket at all.
         low = pick(zooming, s.low, s.last)
         worse = (decrease_error > 0) | ((trial.value >= low.value) & ~(first & ~zooming))
-        turned = jnp.where(
-            zooming, trial.slope * (s.high.rate - s.low.rate) >= 0, trial.slope >= 0
-        )
+        turned = jnp.where(zooming, trial.slope * (s.high.rate - s.low.rate) >= 0, trial.slope >= 0)
         new_high = pick(worse, trial, pick(turned, low, s.high))
         new_low = pick(worse, low, trial)
         third = pick(zooming & (worse | turned), s.high, low)

@@ -138,7 +138,7 @@ def minimize(
         lambda x: jnp.asarray(x) if isinstance(x, float | complex) else x, (x0, args)
     )
     limits = jnp.asarray(tol), jnp.int32(max_steps), jnp.int32(patience)
-    found = call_compiled(_solve, fn, tx, x0, args, box, *limits)
+    found: MinimizeResult = call_compiled(_solve, fn, tx, x0, args, box, *limits)
     traced = isinstance(found.status, jax.core.Tracer)
     return found._replace(
         params=with_others_of(x0, found.params),
@@ -218,8 +218,7 @@ def _solve(
     def step(run: _Run) -> _Run:
         point = tx.lookahead_point(run.state, run.params)
         same = jax.tree.leaves(point) == [] or all(
-            a is b
-            for a, b in zip(jax.tree.leaves(point), jax.tree.leaves(run.params), strict=True)
+            a is b for a, b in zip(jax.tree.leaves(point), jax.tree.leaves(run.params), strict=True)
         )
         gradient = run.grad if same else evaluate(project(point))[1]
         extra_args = {"value": run.value, "grad": gradient, "value_fn": inside}
@@ -242,13 +241,11 @@ def _solve(
     value, grad = evaluate(x0)
     norm = measured(x0, grad)
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, dtype)
-    first = judge(
-        _Run(
-            x0, tx.init(x0), value, grad, x0, value, norm, infinite,
-            zero, zero, jnp.full((), _RUNNING, jnp.int32),
-        ),  # fmt: skip
-        norm,
+    running = jnp.full((), _RUNNING, jnp.int32)
+    start = _Run(
+        x0, tx.init(x0), value, grad, x0, value, norm, infinite, zero, zero, running
     )
+    first = judge(start, norm)
     last = jax.lax.while_loop(lambda run: run.status == _RUNNING, step, first)
     return MinimizeResult(last.best, last.best_value, last.best_norm, last.steps, last.status)
 
@@ -306,7 +303,7 @@ def _ends(box: _Interval, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _reduced(grad: jax.Array, x: jax.Array, box: _Interval) -> jax.Array:
-    """x - project(x - grad), exactly the gradient where no bound is in the way."""
+    """The step to project(x - grad), negated: exactly the gradient where no bound is in the way."""
     x = x.astype(grad.dtype)
     low, high = _ends(box, x)
     return jnp.where(x - grad < low, x - low, jnp.where(x - grad > high, x - high, grad))
@@ -347,7 +344,7 @@ def _box(bounds: Any, x0: Params) -> Any:
         )
     )
     leaves = jax.tree.leaves(x0, is_leaf=_is_none)
-    box = []
+    box: list[Any] = []
     for i, (x, low, high) in enumerate(zip(leaves, lower, upper, strict=True)):
         if not is_optimised(x):
             box.append(None)

@@ -131,9 +131,10 @@ def test_values_that_are_not_numbers(name, argument):
 
 
 def test_every_public_constructor_is_in_a_table():
+    from tests.linesearch import test_validation as test_validation_s
     from tests.optimizers import test_validation_a, test_validation_b
 
-    tables = TABLE | test_validation_a.TABLE | test_validation_b.TABLE
+    tables = TABLE | test_validation_a.TABLE | test_validation_b.TABLE | test_validation_s.TABLE
     values = gradtx.GradientTransformation, gradtx.Schedule
     public = {
         name

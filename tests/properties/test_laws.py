@@ -28,8 +28,6 @@ ODD_LEAVES = {
 EMPTY = {"w": {}, "b": []}
 
 
-
-
 def half_square(params):
     """A loss of any tree."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(params) if is_optimised(x)]
