@@ -37,5 +37,5 @@ def test_numbers_of_different_types_differ():
 def test_arrays_may_be_traced_and_constants_must_be_hashable():
     doubled = jax.vmap(lambda f: call_compiled(function, f, {"factor": 2.0, "how": None}))
     assert jnp.array_equal(doubled(jnp.asarray([1.0, 2.0])), jnp.asarray([2.0, 4.0]))
-    with pytest.raises(TypeError, match="unhashable"):
+    with pytest.raises(ValueError, match="hash"):
         call_compiled(function, jnp.asarray(1.0), {"factor": {1, 2}, "how": None})
