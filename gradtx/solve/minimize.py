@@ -242,9 +242,7 @@ def _solve(
     norm = measured(x0, grad)
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, dtype)
     running = jnp.full((), _RUNNING, jnp.int32)
-    start = _Run(
-        x0, tx.init(x0), value, grad, x0, value, norm, infinite, zero, zero, running
-    )
+    start = _Run(x0, tx.init(x0), value, grad, x0, value, norm, infinite, zero, zero, running)
     first = judge(start, norm)
     last = jax.lax.while_loop(lambda run: run.status == _RUNNING, step, first)
     return MinimizeResult(last.best, last.best_value, last.best_norm, last.steps, last.status)
@@ -353,7 +351,9 @@ def _box(bounds: Any, x0: Params) -> Any:
         if jnp.iscomplexobj(x) and not (np.shape(low) == np.shape(high) == () and _open(low, high)):
             raise ValueError(f"{where}: a complex parameter has no bounds")
         for end in (low, high):
-            if np.broadcast_shapes(np.shape(end), np.shape(x)) != np.shape(x):
+            trailing = np.shape(x)[max(np.ndim(x) - np.ndim(end), 0) :]
+            fits = all(n in (1, m) for n, m in zip(np.shape(end), trailing, strict=False))
+            if np.ndim(end) > np.ndim(x) or not fits:
                 raise ValueError(f"{where} have shape {np.shape(end)}, but x0 has {np.shape(x)}")
         concrete = not any(isinstance(end, jax.core.Tracer) for end in (low, high))
         if concrete and not np.all(np.asarray(low) <= np.asarray(high)):

@@ -19,9 +19,7 @@ def test_evaluates_before_the_first_step_and_reuses_after(tx):
         jax.debug.callback(lambda: calls.append(1))
         return scale * rosenbrock(x)
 
-    read = jax.jit(
-        lambda x, state: gradtx.value_and_grad_from_state(loss)(x, 2.0, state=state)
-    )
+    read = jax.jit(lambda x, state: gradtx.value_and_grad_from_state(loss)(x, 2.0, state=state))
     x = jnp.asarray([-1.2, 1.0])
     state = tx.init(x)
     for expected in (1, 0, 0):

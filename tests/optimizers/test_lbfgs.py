@@ -77,7 +77,9 @@ def test_several_leaves_complex_or_not_are_one_vector(x64):
     state, step = tx.init({k: v[0] for k, v in tx_x.items()}), jax.jit(tx.update)
     expected = dense_directions(xs, gs, 3, True)
     for k in range(len(xs)):
-        u, state = step({n: v[k] for n, v in tx_g.items()}, state, {n: v[k] for n, v in tx_x.items()})
+        u, state = step(
+            {n: v[k] for n, v in tx_g.items()}, state, {n: v[k] for n, v in tx_x.items()}
+        )
         assert_close(np.concatenate([u["c"].real, u["c"].imag, u["r"]]), expected[k], 1e-10)
     assert state.weights_memory.dtype == np.float64
 
