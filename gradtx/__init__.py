@@ -33,6 +33,17 @@ from gradtx.core.transformation import (
     with_extra_args_support,
 )
 from gradtx.inspect.describe import Description, describe
+from gradtx.linesearch.backtracking import (
+    BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch,
+)
+from gradtx.linesearch.common import value_and_grad_from_state
+from gradtx.linesearch.zoom import (
+    ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo,
+    scale_by_zoom_linesearch,
+)
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from gradtx.optimizers.adafactor import FactoredState, adafactor, scale_by_factored_rms
@@ -44,6 +55,7 @@ from gradtx.optimizers.amsgrad import ScaleByAmsgradState, amsgrad, scale_by_ams
 from gradtx.optimizers.fromage import fromage
 from gradtx.optimizers.lamb import lamb
 from gradtx.optimizers.lars import lars
+from gradtx.optimizers.lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
 from gradtx.optimizers.ldog import (
     ScaleByDistanceOverGradientsState,
     scale_by_distance_over_gradients,
@@ -92,6 +104,7 @@ from gradtx.schedules.warmup import (
     warmup_exponential_decay_schedule,
     warmup_linear_decay_schedule,
 )
+from gradtx.solve.minimize import MinimizeResult, Status, minimize
 from gradtx.transforms.clip import (
     AdaptiveGradClipState,
     ClipByGlobalNormState,
@@ -218,6 +231,7 @@ __all__ = [
     "fromage",
     "lamb",
     "lars",
+    "lbfgs",
     "lion",
     "noisy_sgd",
     "novograd",
@@ -272,6 +286,8 @@ __all__ = [
     "scale_by_factored_rms",
     "ScaleByAdanState",
     "scale_by_adan",
+    "ScaleByLBFGSState",
+    "scale_by_lbfgs",
     "ScaleByLionState",
     "scale_by_lion",
     "ScaleByNovogradState",
@@ -318,6 +334,16 @@ __all__ = [
     "monitor",
     "MonitorState",
     "measure_with_ema",
+    "scale_by_backtracking_linesearch",
+    "ScaleByBacktrackingLinesearchState",
+    "BacktrackingLinesearchInfo",
+    "scale_by_zoom_linesearch",
+    "ScaleByZoomLinesearchState",
+    "ZoomLinesearchInfo",
+    "value_and_grad_from_state",
+    "minimize",
+    "MinimizeResult",
+    "Status",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

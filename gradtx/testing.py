@@ -11,7 +11,7 @@ import functools
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -24,10 +24,12 @@ from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import (
     Boolean,
     Counter,
+    History,
     Kind,
     NamedNumbers,
     Nested,
     Number,
+    Numbers,
     Opaque,
     RandomKey,
     Reduced,
@@ -61,6 +63,9 @@ def check_transformation(
         several devices and leaves whose first axis they divide; elsewhere it holds trivially.
       laws: names out of `LAWS`; by default all.
       **extra_args: passed to every `update` and `step`, such as `value=1.0` for `polyak_sgd`.
+        Where `tx` requires `grad` and it is not among them, each update gets its own gradients.
+        Functions, such as `value_fn`, are passed through `jit` as `jax.tree_util.Partial`;
+        they are called with other trees than `params` too.
 
     Raises:
       AssertionError: a law does not hold; the message begins with its name.
@@ -69,12 +74,42 @@ def check_transformation(
     >>> gradtx.testing.check_transformation(gradtx.sgd(0.1), {"w": jnp.ones((8, 2))})
     """
     grads, shown = gradients_like(params), repr(tx)
+    extra_args = {
+        name: jax.tree_util.Partial(arg)  # type: ignore[no-untyped-call]
+        if is_plain_callable(arg)
+        else arg
+        for name, arg in extra_args.items()
+    }
+    if "grad" in tx.required_extra_args and "grad" not in extra_args:
+        tx = _given_its_gradients(tx)
     for name in LAWS if laws is None else laws:
         law = LAWS[name]
         try:
             law(tx, params, grads, **extra_args)
         except Exception as error:
             raise AssertionError(f"{name}: {shown}: {error}") from error
+
+
+class _given_its_gradients(GradientTransformation):
+    """Passes what it is given to `inner` as the extra argument `grad` too.
+
+    The laws make trees of several structures, which no one `grad` fits.
+    """
+
+    inner: GradientTransformation
+
+    @functools.cached_property
+    def required_extra_args(self) -> Mapping[str, str]:
+        required = self.inner.required_extra_args
+        return {name: stage for name, stage in required.items() if name != "grad"}
+
+    def init(self, params: Any) -> Any:
+        return self.inner.init(params)
+
+    def transform(
+        self, updates: Any, state: Any, params: Any, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        return self.inner.transform(updates, state, params, grad=updates, **extra_args)
 
 
 def gradients_like(params: Any, seed: int = 0, dtype: Any = None) -> Any:
@@ -148,6 +183,16 @@ def says_what_its_state_is(
                     for leaf in jax.tree.leaves(value):
                         assert not jnp.iscomplexobj(leaf), f"{name} is complex"
                         assert bool(jnp.all(leaf >= 0)), f"{name} is negative"
+            elif isinstance(kind, History):
+                found = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
+                assert len({shape[:1] for shape in found}) <= 1, f"{name} has several lengths"
+                assert len(found) <= len(shapes) and {s[1:] for s in found} <= set(shapes), (
+                    f"{name} is not like the parameters: {found} against {shapes}"
+                )
+            elif isinstance(kind, Numbers):
+                assert np.ndim(value) == 1 and jnp.issubdtype(value.dtype, np.floating), (
+                    f"{name} is not a vector of floating numbers: {value}"
+                )
             elif isinstance(kind, Reduced):
                 for leaf in jax.tree.leaves(value):
                     assert np.size(leaf) <= largest, f"{name} is larger than any parameter"

@@ -374,3 +374,20 @@ def shaped_zeros_like(params: Params, shape_of: Callable[[tuple[int, ...]], Any]
         return jnp.zeros(shape, real)
 
     return jax.tree.map(zeros, params)
+
+
+def history_like(params: Params, length: int) -> Updates:
+    """A fresh history of zeros: every optimised leaf's shape with an axis of `length` in front."""
+
+    def zeros(leaf: Any) -> Any:
+        # From the leaf, whose sharding the axes behind the first keep.
+        return jnp.broadcast_to(leaf[None], (length, *leaf.shape))
+
+    return jax.tree.map(zeros, zeros_like(params))
+
+
+def real_dtype_of(params: Params) -> Any:
+    """The dtype of numbers about the whole tree: float64 if a leaf is in double precision."""
+    leaves = [leaf for leaf in jax.tree.leaves(params) if is_optimised(leaf)]
+    wide = any(_real_dtype(_dtype_of(leaf)) == np.float64 for leaf in leaves)
+    return np.dtype(np.float64 if wide else np.float32)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.hyper import Compensated
-from gradtx.core.leaf import is_optimised
+from gradtx.core.leaf import common_precision, is_optimised, match
 from gradtx.core.slot import Updates
 
 
@@ -127,10 +128,42 @@ def global_norm(updates: Updates) -> jax.Array:
     >>> float(global_norm({"a": jnp.asarray([3.0]), "b": jnp.asarray([4.0])}))
     5.0
     """
-    sums = [_sum_abs_sq(leaf) for leaf in jax.tree.leaves(updates) if is_optimised(leaf)]
-    wide = any(s.dtype == jnp.float64 for s in sums)
-    dtype = jnp.float64 if wide else jnp.float32
-    return jnp.sqrt(sum((s.astype(dtype) for s in sums), jnp.zeros((), dtype)))
+    leaves = jax.tree.leaves(updates)
+    return jnp.sqrt(sum_reals(_sum_abs_sq(leaf) for leaf in leaves if is_optimised(leaf)))
+
+
+def real_vdot(a: Updates, b: Updates) -> jax.Array:
+    """Re sum conj(a) b over the leaves optimised in both; shape (), float32 or wider.
+
+    The inner product of complex trees as vectors of real and imaginary parts. The slope of a
+    real function of complex parameters along `b` is that of its gradient with `b` where the
+    gradient points uphill, which is the conjugate of what `jax.grad` returns.
+
+    Raises:
+      ValueError: structures or shapes differ; the message names the leaf's path.
+
+    >>> float(real_vdot({"a": jnp.asarray([1.0 + 2.0j])}, {"a": jnp.asarray([3.0 - 1.0j])}))
+    1.0
+    """
+    leaves = jax.tree.leaves(a, is_leaf=lambda x: x is None)
+    pairs = zip(leaves, match(a, b, "one tree", "the other"), strict=True)
+    return sum_reals(_real_vdot(x, y) for x, y in pairs if is_optimised(x) and is_optimised(y))
+
+
+@jax.jit
+def _real_vdot(x: jax.Array, y: jax.Array) -> jax.Array:
+    cast = common_precision((x, y))
+    x, y = cast(x), cast(y)
+    if jnp.iscomplexobj(x) and jnp.iscomplexobj(y):
+        return jnp.sum(x.real * y.real + x.imag * y.imag)
+    return jnp.sum(x.real * y.real)
+
+
+def sum_reals(numbers: Iterable[jax.Array]) -> jax.Array:
+    """The sum of real scalars in the widest of their dtypes; 0.0 for none."""
+    terms = list(numbers)
+    dtype = jnp.float64 if any(t.dtype == jnp.float64 for t in terms) else jnp.float32
+    return sum((t.astype(dtype) for t in terms), jnp.zeros((), dtype))
 
 
 @jax.jit

@@ -48,6 +48,16 @@ class Opaque(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class History(Kind):
+    """A tree like the parameters with an axis in front: one array per remembered step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Kind):
+    """One number per remembered step: shape (n,), float32 or wider."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Boolean(Kind):
     """A truth value: shape (), bool."""
 

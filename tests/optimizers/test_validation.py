@@ -283,6 +283,8 @@ def test_ends_that_are_allowed(name, argument):
 
 
 def test_every_public_constructor_is_in_a_table():
+    from tests.linesearch import test_validation as searches
+
     values = gradtx.GradientTransformation, gradtx.Schedule
     public = {
         name
@@ -297,7 +299,7 @@ def test_every_public_constructor_is_in_a_table():
     elsewhere |= {"centralize", "keep_params_nonnegative", "zero_nans", "scale_by_sign"}
     # Their own tests hold what they refuse.
     elsewhere |= {"lookahead", "ema_params", "flatten", "snapshot", "monitor"}
-    assert public & set(vars(gradtx)) <= TABLE.keys() | elsewhere
+    assert public & set(vars(gradtx)) <= TABLE.keys() | searches.TABLE.keys() | elsewhere
 
 
 @pytest.mark.parametrize(

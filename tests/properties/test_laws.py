@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+from gradtx.core.leaf import is_optimised
+from gradtx.core.numerics import abs_sq
 from gradtx.testing import LAWS, check_transformation
 from tests.examples import EXAMPLES, public_transformations
 
@@ -26,6 +28,16 @@ ODD_LEAVES = {
 EMPTY = {"w": {}, "b": []}
 
 
+def half_square(params):
+    """A loss of any tree."""
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(params) if is_optimised(x)]
+    return sum((0.5 * jnp.sum(abs_sq(x)).astype(jnp.float32) for x in leaves), jnp.float32(0))
+
+
+# What any transformation may ask for.
+EXTRA = {"value": 1.0, "value_fn": half_square}
+
+
 def test_every_public_transformation_has_an_example():
     built = {name.rpartition("-")[0] for name in EXAMPLES}
     assert built == set(public_transformations())
@@ -34,7 +46,7 @@ def test_every_public_transformation_has_an_example():
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_law(name, law):
-    check_transformation(EXAMPLES[name], PLAIN, laws=[law], value=1.0)
+    check_transformation(EXAMPLES[name], PLAIN, laws=[law], **EXTRA)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -48,7 +60,7 @@ def test_odd_leaves(name):
         "keeps_still_without_gradient",
         "passes_over_other_leaves",
     ]
-    check_transformation(EXAMPLES[name], ODD_LEAVES, laws=laws, value=1.0)
+    check_transformation(EXAMPLES[name], ODD_LEAVES, laws=laws, **EXTRA)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -58,14 +70,14 @@ def test_types_with_x64(name, x64):
         "b": {"single": jnp.ones(2, jnp.float32), "half": jnp.ones(2, jnp.float16)},
     }
     laws = ["has_a_type_fixed_point", "initialises_abstractly", "is_the_same_under_jit"]
-    check_transformation(EXAMPLES[name], params, laws=laws, value=1.0)
+    check_transformation(EXAMPLES[name], params, laws=laws, **EXTRA)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_empty_tree(name):
     tx = EXAMPLES[name]
     state = tx.init(EMPTY)
-    updates, new_state = tx.update(EMPTY, state, EMPTY, value=1.0)
+    updates, new_state = tx.update(EMPTY, state, EMPTY, grad=EMPTY, **EXTRA)
     assert updates == EMPTY
     assert jax.tree.structure(new_state) == jax.tree.structure(state)
 
