@@ -90,6 +90,29 @@ from gradtx.transforms.trust import (
     scale_by_param_block_rms,
     scale_by_trust_ratio,
 )
+from gradtx.wrappers.accumulate import (
+    AccumulateState,
+    MultiSteps,
+    MultiStepsState,
+    ShouldSkipUpdateFunction,
+    accumulate,
+    skip_large_updates,
+    skip_not_finite,
+)
+from gradtx.wrappers.conditional import (
+    ApplyEvery,
+    ConditionallyMaskState,
+    ConditionallyTransformState,
+    apply_every,
+    conditionally_mask,
+    conditionally_transform,
+)
+from gradtx.wrappers.skip import (
+    ApplyIfFiniteState,
+    SkipNonfiniteState,
+    apply_if_finite,
+    skip_nonfinite,
+)
 
 __version__ = "0.1.0"
 
@@ -202,6 +225,23 @@ __all__ = [
     "scale_by_param_block_rms",
     "scale_by_trust_ratio",
     "clip_by_block_rms",
+    "accumulate",
+    "AccumulateState",
+    "MultiSteps",
+    "MultiStepsState",
+    "ShouldSkipUpdateFunction",
+    "skip_not_finite",
+    "skip_large_updates",
+    "skip_nonfinite",
+    "SkipNonfiniteState",
+    "apply_if_finite",
+    "ApplyIfFiniteState",
+    "conditionally_mask",
+    "ConditionallyMaskState",
+    "conditionally_transform",
+    "ConditionallyTransformState",
+    "apply_every",
+    "ApplyEvery",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "schedules": {"core"},
     "transforms": {"core"},
     "optimizers": {"core", "schedules", "transforms"},
+    "wrappers": {"core"},
     "lab": {"gradtx"},
 }
 
