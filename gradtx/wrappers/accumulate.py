@@ -158,7 +158,8 @@ class Accumulation(GradientTransformation):
 
     def has_updated(self, state: Any) -> jax.Array:
         """Whether the last micro-batch that counted closed a window; shape (), bool."""
-        return jnp.logical_and(state.mini_step == 0, state.gradient_step > 0)
+        updated: jax.Array = jnp.logical_and(state.mini_step == 0, state.gradient_step > 0)
+        return updated
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         inner, *_ = self._parts()
@@ -234,7 +235,8 @@ class accumulate(Accumulation):
       TypeError, ValueError: an argument is not of its type, or out of its range.
 
     >>> tx = gradtx.accumulate(gradtx.adamw(1e-3), 2)
-    >>> tx = gradtx.accumulate(gradtx.sgd(0.1), gradtx.linear_schedule(1, 3, 2), on_nonfinite="skip")
+    >>> tx = gradtx.accumulate(gradtx.sgd(0.1), gradtx.linear_schedule(1, 3, 2))
+    >>> tx = gradtx.accumulate(gradtx.sgd(0.1), 3, on_nonfinite="skip")
     >>> tx = gradtx.accumulate(gradtx.adam(0.1), 1)
     >>> mean = gradtx.accumulate(gradtx.sgd(1.0), 2)
     >>> params, state = jnp.zeros(1), mean.init(jnp.zeros(1))
@@ -337,7 +339,9 @@ def skip_large_updates(
     """For `MultiSteps`: skips gradients of a squared norm not below a bound, NaN included.
 
     Args:
-      updates, gradient_step, params: see `ShouldSkipUpdateFunction`.
+      updates: gradients, in float32 or wider.
+      gradient_step: not used.
+      params: not used.
       max_squared_norm: the bound, > 0; set it by `functools.partial`.
 
     Returns:
@@ -377,7 +381,8 @@ class MultiSteps(Accumulation):
 
     >>> tx = gradtx.MultiSteps(gradtx.adam(1e-3), every_k_schedule=2)
     >>> tx = gradtx.MultiSteps(gradtx.sgd(0.1), 2, use_grad_mean=False)
-    >>> guarded = gradtx.MultiSteps(gradtx.sgd(0.1), 4, should_skip_update_fn=gradtx.skip_not_finite)
+    >>> skip = gradtx.skip_not_finite
+    >>> guarded = gradtx.MultiSteps(gradtx.sgd(0.1), 4, should_skip_update_fn=skip)
     """
 
     opt: GradientTransformation
@@ -400,7 +405,7 @@ class MultiSteps(Accumulation):
         return self.opt
 
     def gradient_transformation(self) -> GradientTransformation:
-        """This transformation: in Optax `MultiSteps` is not one."""
+        """Itself: in Optax `MultiSteps` is not a transformation."""
         return self
 
     def init(self, params: Params) -> State:
@@ -439,7 +444,8 @@ class MultiSteps(Accumulation):
         return MicroBatch(counts, None, state._replace(skip_state=note), extra_args)
 
     def _total(self, state: Any) -> jax.Array:
-        return state.mini_step.astype(jnp.float32)
+        total: jax.Array = state.mini_step.astype(jnp.float32)
+        return total
 
     def _with_total(self, state: Any, total: Any) -> Any:
         del total  # it is the number of micro-batches

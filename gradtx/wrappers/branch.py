@@ -37,7 +37,11 @@ def transform_if(
 
     Args:
       run: boolean, or boolean array of shape ().
-      inner, updates, state, params, extra_args: what to run on what.
+      inner: what to run.
+      updates: its updates.
+      state: its state.
+      params: its parameters.
+      extra_args: its extra arguments.
       otherwise: sees the updates without the leaves that are not optimised.
     """
 
@@ -70,7 +74,12 @@ def step_if(
     in place when donated, and not touched at all where `run` does not hold.
 
     Args:
-      run, inner, updates, state, params, extra_args: as for `transform_if`.
+      run: boolean, or boolean array of shape ().
+      inner: what to run.
+      updates: its updates, in float32 or wider.
+      state: its state.
+      params: its parameters.
+      extra_args: its extra arguments.
       otherwise: if given, what to add to the parameters where `run` does not hold.
     """
 
