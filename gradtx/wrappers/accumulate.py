@@ -265,7 +265,7 @@ class accumulate(Accumulation):
             gradient_step=zero_count(),
             inner_opt_state=self.inner.init(params),
             acc_grads=held,
-            weight=jnp.zeros((), jnp.float32),
+            weight=as_float(0),
             skipped=zero_count(),
         )
 
@@ -281,7 +281,7 @@ class accumulate(Accumulation):
             weight = jnp.asarray(weight)
             if weight.shape != ():
                 raise ValueError(f"weight must be a single number, got shape {weight.shape}")
-            weight = weight.astype(jnp.float32)
+            weight = as_float(weight)
         if self.on_nonfinite == "accept":
             return MicroBatch(True, weight, state, rest)
         counts = all_finite(updates)
@@ -444,8 +444,7 @@ class MultiSteps(Accumulation):
         return MicroBatch(counts, None, state._replace(skip_state=note), extra_args)
 
     def _total(self, state: Any) -> jax.Array:
-        total: jax.Array = state.mini_step.astype(jnp.float32)
-        return total
+        return as_float(state.mini_step)
 
     def _with_total(self, state: Any, total: Any) -> Any:
         del total  # it is the number of micro-batches

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.numerics import abs_sq, bias_correction
+from gradtx.core.numerics import abs_sq, all_finite, bias_correction
 
 
 @pytest.mark.parametrize("b", [0.0, 0.5, 0.9, 0.999, 0.9999, 1 - 1e-6])
@@ -148,3 +148,16 @@ def test_small_low_precision_gradients_are_as_in_single_precision(make, dtype):
     assert low.dtype == dtype
     np.testing.assert_array_equal(low, single.astype(dtype))
     assert np.abs(np.float32(low)).min() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_all_finite(dtype, value):
+    good = {"a": jnp.full((3, 2), jnp.finfo(dtype).max, dtype), "e": jnp.zeros((0, 2), dtype)}
+    for wrap in (lambda f: f, jax.jit):
+        assert wrap(all_finite)(good)
+        assert not wrap(all_finite)({**good, "a": good["a"].at[1, 1].set(value)})
+    if dtype == "complex64":
+        assert not all_finite({**good, "a": good["a"].at[1, 1].set(complex(1.0, value))})
+    assert all_finite({"step": 3, "flag": True, "none": None, "f": jnp.sin, "number": 1.5})
+    assert not all_finite({"number": value}) and all_finite({})
