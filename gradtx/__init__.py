@@ -154,7 +154,24 @@ from gradtx.tree import (
     update_moment,
     update_moment_per_elem_norm,
 )
+from gradtx.wrappers.accumulate import (
+    AccumulateState,
+    MultiSteps,
+    MultiStepsState,
+    ShouldSkipUpdateFunction,
+    accumulate,
+    skip_large_updates,
+    skip_not_finite,
+)
 from gradtx.wrappers.average import EmaParamsState, ema_params, eval_params
+from gradtx.wrappers.conditional import (
+    ApplyEvery,
+    ConditionallyMaskState,
+    ConditionallyTransformState,
+    apply_every,
+    conditionally_mask,
+    conditionally_transform,
+)
 from gradtx.wrappers.flatten import FlattenState, flatten
 from gradtx.wrappers.freeze import freeze, selective_transform
 from gradtx.wrappers.inject import (
@@ -173,6 +190,12 @@ from gradtx.wrappers.monitor import (
     measure_with_ema,
     monitor,
     snapshot,
+)
+from gradtx.wrappers.skip import (
+    ApplyIfFiniteState,
+    SkipNonfiniteState,
+    apply_if_finite,
+    skip_nonfinite,
 )
 
 # Optax's earlier names.
@@ -344,6 +367,23 @@ __all__ = [
     "minimize",
     "MinimizeResult",
     "Status",
+    "accumulate",
+    "AccumulateState",
+    "MultiSteps",
+    "MultiStepsState",
+    "ShouldSkipUpdateFunction",
+    "skip_not_finite",
+    "skip_large_updates",
+    "skip_nonfinite",
+    "SkipNonfiniteState",
+    "apply_if_finite",
+    "ApplyIfFiniteState",
+    "conditionally_mask",
+    "ConditionallyMaskState",
+    "conditionally_transform",
+    "ConditionallyTransformState",
+    "apply_every",
+    "ApplyEvery",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

@@ -356,24 +356,33 @@ def copy_of(params: Params, dtype: Any = None) -> Updates:
     return jax.tree.map(copy, params)
 
 
-def shaped_zeros_like(params: Params, shape_of: Callable[[tuple[int, ...]], Any]) -> Updates:
+def reduced_zeros_like(params: Params, kept: Callable[[tuple[int, ...]], Any]) -> Updates:
     """A fresh reduced slot of real zeros, `None` where a leaf is not optimised.
 
     Args:
       params: tree of arrays, or of `jax.ShapeDtypeStruct`.
-      shape_of: from a leaf's shape to the shape of its slot, or to a list of such shapes.
+      kept: from a leaf's shape to the axes that its slot keeps, in order; `None` for a slot of
+        shape (1,) that is not used. Or a list of these, for a list of arrays.
     """
 
-    def zeros(leaf: Any) -> Any:
+    def zeros(leaf: Any, axes: tuple[int, ...] | None) -> jax.Array:
+        real = _real_dtype(wide_dtype(_dtype_of(leaf)))
+        shape = np.shape(leaf)
+        if axes is None:
+            return jnp.zeros(1, real)
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jnp.zeros([shape[axis] for axis in axes], real)
+        # Formed from the leaf, so that the slot takes over the sharding of these axes.
+        dropped = tuple(axis for axis in range(len(shape)) if axis not in axes)
+        return jnp.zeros_like(jnp.sum(jnp.asarray(leaf), axis=dropped), dtype=real)
+
+    def slot(leaf: Any) -> Any:
         if not is_optimised(leaf):
             return None
-        real = _real_dtype(wide_dtype(_dtype_of(leaf)))
-        shape = shape_of(np.shape(leaf))
-        if isinstance(shape, list):
-            return [jnp.zeros(each, real) for each in shape]
-        return jnp.zeros(shape, real)
+        axes = kept(np.shape(leaf))
+        return [zeros(leaf, each) for each in axes] if isinstance(axes, list) else zeros(leaf, axes)
 
-    return jax.tree.map(zeros, params)
+    return jax.tree.map(slot, params)
 
 
 def history_like(params: Params, length: int) -> Updates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -172,3 +173,22 @@ def _sum_abs_sq(leaf: jax.Array) -> jax.Array:
     if leaf.dtype.itemsize < 4:
         leaf = leaf.astype(jnp.float32)
     return jnp.sum(abs_sq(leaf))
+
+
+def all_finite(tree: Updates) -> jax.Array:
+    """Whether no optimised leaf holds an inf or a NaN; shape (), bool. True for an empty tree.
+
+    >>> bool(all_finite({"a": jnp.asarray([1.0, jnp.inf]), "step": 3}))
+    False
+    """
+    found = [_is_finite(leaf) for leaf in jax.tree.leaves(tree) if is_optimised(leaf)]
+    return functools.reduce(jnp.logical_and, found, jnp.array(True))
+
+
+@jax.jit
+def _is_finite(leaf: jax.Array) -> jax.Array:
+    leaf = jnp.asarray(leaf)
+    parts = (leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,)
+    # A maximum keeps NaN, and is one pass; XLA's CPU backend stores all of isfinite(leaf) first.
+    largest = [jnp.max(jnp.abs(part), initial=0) for part in parts]
+    return jnp.all(jnp.isfinite(jnp.stack(largest)))

@@ -130,6 +130,14 @@ class GradientTransformation(Value):
             An extra argument that a stage requires is missing; the message names both.
           ValueError: structures or shapes differ; the message names the leaf's path.
         """
+        widened = self._checked(updates, state, params, extra_args)
+        new_updates, new_state = self.transform(widened, state, params, **extra_args)
+        return narrow(new_updates, like=updates if params is None else params), new_state
+
+    def _checked(
+        self, updates: Updates, state: State, params: Params | None, extra_args: Mapping[str, Any]
+    ) -> Updates:
+        """The updates in float32 or wider, after the checks that `update` and `step` make."""
         for name, stage in self.required_extra_args.items():
             if extra_args.get(name) is None:
                 raise TypeError(
@@ -143,8 +151,7 @@ class GradientTransformation(Value):
             )
         if params is not None:
             _check_gradients(updates, state, params)
-        new_updates, new_state = self.transform(widen(updates), state, params, **extra_args)
-        return narrow(new_updates, like=updates if params is None else params), new_state
+        return widen(updates)
 
     def step(self, updates: Updates, state: State, params: T, **extra_args: Any) -> tuple[T, State]:
         """`update`, then `apply_updates`: returns the new parameters and the new state.
@@ -395,6 +402,11 @@ class Composed(GradientTransformation):
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
         return self._composition.transform(updates, state, params, **extra_args)
+
+    def step(
+        self, updates: Updates, state: State, params: Params, **extra_args: Any
+    ) -> tuple[Params, State]:
+        return self._composition.step(updates, state, params, **extra_args)
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         return self._composition.lookahead_point(state, params)

@@ -33,7 +33,7 @@ from gradtx.core.hyper import (
     check_rate,
     check_steps,
 )
-from gradtx.core.leaf import map_leaves, shaped_zeros_like
+from gradtx.core.leaf import map_leaves, reduced_zeros_like
 from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
@@ -138,18 +138,20 @@ class scale_by_factored_rms(GradientTransformation):
         def axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
             return factored_axes(shape, self.min_dim_size_to_factor) if self.factored else None
 
-        def without(which: int) -> Callable[[tuple[int, ...]], tuple[int, ...]]:
-            def shape_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+        def without(which: int) -> Callable[[tuple[int, ...]], tuple[int, ...] | None]:
+            def kept(shape: tuple[int, ...]) -> tuple[int, ...] | None:
                 found = axes(shape)
-                return (1,) if found is None else tuple(np.delete(shape, found[which]).tolist())
+                return found and tuple(i for i in range(len(shape)) if i != found[which])
 
-            return shape_of
+            return kept
 
         return FactoredState(
             zero_count(),
-            v_row=shaped_zeros_like(params, without(1)),
-            v_col=shaped_zeros_like(params, without(0)),
-            v=shaped_zeros_like(params, lambda shape: (1,) if axes(shape) else shape),
+            v_row=reduced_zeros_like(params, without(1)),
+            v_col=reduced_zeros_like(params, without(0)),
+            v=reduced_zeros_like(
+                params, lambda shape: None if axes(shape) else tuple(range(len(shape)))
+            ),
         )
 
     def transform(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.hyper import Hyper, check_number, check_positive
-from gradtx.core.leaf import copy_of, map_leaves, optimised_only, shaped_zeros_like
+from gradtx.core.leaf import copy_of, map_leaves, optimised_only, reduced_zeros_like
 from gradtx.core.numerics import abs_sq
 from gradtx.core.slot import Params, Reduced, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation
@@ -81,11 +81,11 @@ class scale_by_distance_over_gradients(GradientTransformation):
         check_number("global_scale", self.global_scale)
 
     def init(self, params: Params) -> State:
-        zeros = shaped_zeros_like(params, lambda shape: ())
+        zeros = reduced_zeros_like(params, lambda shape: ())
         _, first = map_leaves(
             first_distance_rule, optimised_only(params), reduced=(zeros,), reps_rel=self.reps_rel
         )
-        sums = shaped_zeros_like(params, lambda shape: ())
+        sums = reduced_zeros_like(params, lambda shape: ())
         return ScaleByDistanceOverGradientsState(first, sums, copy_of(params, self.param_dtype))
 
     def transform(

@@ -22,7 +22,7 @@ from gradtx.core.hyper import (
     check_nonnegative,
     value_at,
 )
-from gradtx.core.leaf import map_leaves, shaped_zeros_like, zeros_like
+from gradtx.core.leaf import map_leaves, reduced_zeros_like, zeros_like
 from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
@@ -90,7 +90,7 @@ class scale_by_novograd(GradientTransformation):
 
     def init(self, params: Params) -> State:
         mu = zeros_like(params, self.mu_dtype)
-        return ScaleByNovogradState(zero_count(), mu, shaped_zeros_like(params, lambda _: ()))
+        return ScaleByNovogradState(zero_count(), mu, reduced_zeros_like(params, lambda _: ()))
 
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any

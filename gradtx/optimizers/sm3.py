@@ -22,7 +22,7 @@ from gradtx.core.hyper import (
     check_nonnegative,
     check_number,
 )
-from gradtx.core.leaf import map_leaves, shaped_zeros_like, zeros_like
+from gradtx.core.leaf import map_leaves, reduced_zeros_like, zeros_like
 from gradtx.core.numerics import abs_sq
 from gradtx.core.slot import Params, Reduced, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation
@@ -84,7 +84,9 @@ class scale_by_sm3(GradientTransformation):
         check_nonnegative("eps", self.eps)
 
     def init(self, params: Params) -> State:
-        vectors = shaped_zeros_like(params, lambda shape: [(size,) for size in shape] or [()])
+        vectors = reduced_zeros_like(
+            params, lambda shape: [(axis,) for axis in range(len(shape))] or [()]
+        )
         return ScaleBySM3State(vectors, zeros_like(params))
 
     def transform(

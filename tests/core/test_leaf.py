@@ -11,7 +11,7 @@ from gradtx.core.leaf import (
     map_leaves,
     match,
     narrow,
-    shaped_zeros_like,
+    reduced_zeros_like,
     wide_dtype,
     widen,
     zeros_like,
@@ -180,7 +180,7 @@ def growing_rule(u, total):
 
 
 def sums(tree):
-    return shaped_zeros_like(tree, lambda shape: ())
+    return reduced_zeros_like(tree, lambda shape: ())
 
 
 def test_one_number_a_leaf():
@@ -193,7 +193,7 @@ def test_one_number_a_leaf():
 
 def test_slots_then_reduced_then_reads():
     tree = {"a": jnp.ones((2, 3)), "n": None}
-    rows = shaped_zeros_like(tree, lambda shape: [(size,) for size in shape])
+    rows = reduced_zeros_like(tree, lambda shape: [(size,) for size in shape])
     out = map_leaves(all_rule, tree, tree, reduced=(sums(tree), rows), reads=(tree,))
     update, v, norm, rows = out
     np.testing.assert_array_equal(update["a"], 2.0)
@@ -223,7 +223,7 @@ def test_reduced_slots_of_trees_without_arrays(empty):
 def test_containers_may_differ_and_each_keeps_its_own():
     frozen = flax.core.freeze({"w": {"a": jnp.ones(2), "n": None}})
     plain = flax.core.unfreeze(frozen)
-    vectors = shaped_zeros_like(frozen, lambda shape: [()])
+    vectors = reduced_zeros_like(frozen, lambda shape: [()])
     assert type(vectors) is flax.core.FrozenDict
 
     def add_rule(u, totals):
@@ -263,16 +263,27 @@ def test_zeros():
         "i": jnp.arange(3),
         "n": None,
     }
-    found = shaped_zeros_like(params, lambda shape: shape[1:])
+    found = reduced_zeros_like(params, lambda shape: tuple(range(len(shape)))[1:])
     shapes = {k: None if v is None else v.shape for k, v in found.items()}
     assert shapes == {"h": (3,), "c": (), "s": (1,), "f": (), "i": None, "n": None}
     assert {v.dtype for v in jax.tree.leaves(found)} == {np.dtype("float32")}
     assert not any(np.any(v) or v.weak_type for v in jax.tree.leaves(found))
-    lists = shaped_zeros_like(params, lambda shape: [(n,) for n in shape])
+    lists = reduced_zeros_like(params, lambda shape: [(i,) for i in range(len(shape))])
     assert [v.shape for v in lists["h"]] == [(2,), (3,)] and lists["f"] == []
     assert lists["i"] is None
+    assert reduced_zeros_like(params["h"], lambda shape: None).shape == (1,)
+    abstract = jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)
+    assert reduced_zeros_like(abstract, lambda shape: (1,)).shape == (3,)
+
+
+def test_reduced_zeros_keep_the_sharding_of_their_axes():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        leaf = jax.device_put(jnp.ones((2, 8)), jax.P(None, "x"))
+        kinds = [jax.typeof(reduced_zeros_like(leaf, lambda _, a=a: a)) for a in ((0,), (1,), ())]
+    assert [kind.sharding.spec for kind in kinds] == [jax.P(None), jax.P("x"), jax.P()]
 
 
 def test_zeros_with_x64(x64):
-    found = shaped_zeros_like([jnp.ones(2, jnp.complex128), np.ones(2)], lambda shape: ())
+    found = reduced_zeros_like([jnp.ones(2, jnp.complex128), np.ones(2)], lambda shape: ())
     assert [v.dtype for v in found] == [jnp.float64] * 2

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.numerics import abs_sq, bias_correction
+from gradtx.core.numerics import abs_sq, all_finite, bias_correction
 
 
 @pytest.mark.parametrize("b", [0.0, 0.5, 0.9, 0.999, 0.9999, 1 - 1e-6])
@@ -211,3 +211,16 @@ def test_safe_norms_with_x64(x64):
 
 def test_older_name():
     assert gradtx.safe_int32_increment is gradtx.safe_increment
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_all_finite(dtype, value):
+    good = {"a": jnp.full((3, 2), jnp.finfo(dtype).max, dtype), "e": jnp.zeros((0, 2), dtype)}
+    for wrap in (lambda f: f, jax.jit):
+        assert wrap(all_finite)(good)
+        assert not wrap(all_finite)({**good, "a": good["a"].at[1, 1].set(value)})
+    if dtype == "complex64":
+        assert not all_finite({**good, "a": good["a"].at[1, 1].set(complex(1.0, value))})
+    assert all_finite({"step": 3, "flag": True, "none": None, "f": jnp.sin, "number": 1.5})
+    assert not all_finite({"number": value}) and all_finite({})

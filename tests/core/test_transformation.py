@@ -270,3 +270,18 @@ def test_what_a_foreign_update_requires_is_read_from_its_signature():
     assert list(tx.required_extra_args) == ["grad"]
     with pytest.raises(TypeError, match="needs the extra argument 'grad'"):
         tx.update(jnp.ones(2), tx.init(None))
+
+
+def test_a_named_composition_steps_as_what_it_names():
+    class inplace(gradtx.GradientTransformation):
+        def init(self, params):
+            return ()
+
+        def step(self, updates, state, params, **extra_args):
+            return "in place", state
+
+    class named(Composed):
+        def compose(self):
+            return inplace()
+
+    assert named().step(jnp.ones(2), (), jnp.ones(2))[0] == "in place"

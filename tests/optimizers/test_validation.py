@@ -299,6 +299,9 @@ def test_every_public_constructor_is_in_a_table():
     elsewhere |= {"centralize", "keep_params_nonnegative", "zero_nans", "scale_by_sign"}
     # Their own tests hold what they refuse.
     elsewhere |= {"lookahead", "ema_params", "flatten", "snapshot", "monitor"}
+    elsewhere |= {"accumulate", "skip_nonfinite", "apply_if_finite", "apply_every"}
+    elsewhere |= {"conditionally_mask", "conditionally_transform"}
+    elsewhere |= {"freeze", "selective_transform", "MultiSteps"}
     assert public & set(vars(gradtx)) <= TABLE.keys() | searches.TABLE.keys() | elsewhere
 
 
