@@ -94,7 +94,7 @@ class monitor(GradientTransformation):
     ...     "mean": gradtx.measure_with_ema(gradtx.global_norm, decay=0.9),
     ... })
     >>> updates, state = tx.update(jnp.asarray([3.0, 4.0]), tx.init(jnp.zeros(2)))
-    >>> float(state.measurements["mean"])
+    >>> float(state.measurements["norm"])
     5.0
     """
 

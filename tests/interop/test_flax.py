@@ -80,7 +80,7 @@ def test_nnx_optimizer(name):
 )
 def test_nnx_evaluation_parameters(tx):
     model = Network(nnx.Rngs(0))
-    start = nnx.state(model, nnx.Param)
+    start = jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     optimizer.update(model, nnx.grad(loss_of)(model))
     params = nnx.state(model, nnx.Param)
