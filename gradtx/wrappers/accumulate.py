@@ -190,7 +190,7 @@ class Accumulation(GradientTransformation):
         # A window without weight has no mean: it stays open.
         full = jnp.logical_and(as_float(mini_step) >= length, total > 0)
         state = self._with_total(state._replace(mini_step=mini_step, acc_grads=acc_grads), total)
-        return mean, jnp.logical_and(counts, full), state, extra_args
+        return mean, full, state, extra_args
 
     def _closed(self, closes: Any, state: Any, inner_state: State) -> Any:
         step = state.gradient_step

@@ -510,3 +510,8 @@ def test_the_skip_state_keeps_its_type_and_its_own_buffers():
     )
     guarded = gradtx.MultiSteps(gradtx.adam(0.1), 2, should_skip_update_fn=gradtx.skip_not_finite)
     check_transformation(guarded, params, laws=["has_a_type_fixed_point", "scans", "never_aliases"])
+
+
+def test_the_skip_state_keeps_double_precision(x64):
+    tx = gradtx.MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=lambda u, *_: (False, u))
+    check_transformation(tx, tree(0, jnp.float64), laws=["has_a_type_fixed_point"])
