@@ -28,18 +28,18 @@ STAGES = {
             "            rows.append((leaf, *others[: len(slots)], *[None for _ in small]))",
         ),
         (
-            "def shaped_zeros_like",
-            "        if isinstance(shape, list):\n"
-            "            return [jnp.zeros(each, real) for each in shape]\n",
-            "",
+            "def reduced_zeros_like",
+            "return [zeros(leaf, each) for each in axes] if isinstance(axes, list) else "
+            "zeros(leaf, axes)",
+            "return zeros(leaf, axes)",
         ),
         (
-            "def shaped_zeros_like",
+            "def reduced_zeros_like",
             "real = _real_dtype(wide_dtype(_dtype_of(leaf)))",
             "real = wide_dtype(_dtype_of(leaf))",
         ),
         (
-            "def shaped_zeros_like",
+            "def reduced_zeros_like",
             "real = _real_dtype(wide_dtype(_dtype_of(leaf)))",
             "real = _real_dtype(_dtype_of(leaf))",
         ),

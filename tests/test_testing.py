@@ -185,7 +185,7 @@ class remembers(Stage):
     """A stage with a field of every kind that is not like the parameters, and none wrong."""
 
     def init(self, params):
-        rows = gradtx.core.leaf.shaped_zeros_like(params, lambda shape: [shape[:1], ()])
+        rows = gradtx.core.leaf.reduced_zeros_like(params, lambda shape: [(0,), ()])
         return ReducedState(
             rows, jnp.array(False), jnp.array(KEY), jnp.zeros(()), {"a": jnp.ones(99)}
         )

@@ -84,7 +84,7 @@ class scale_by_rprop(GradientTransformation):
         check_nonnegative("min_step_size", self.min_step_size)
         check_positive("max_step_size", self.max_step_size)
         bounds = self.min_step_size, self.max_step_size
-        if not any(isinstance(x, jax.core.Tracer) for x in bounds) and bounds[0] > bounds[1]:
+        if all(isinstance(x, float) for x in bounds) and bounds[0] > bounds[1]:
             raise ValueError(
                 "min_step_size must be at most max_step_size, "
                 f"got {self.min_step_size} and {self.max_step_size}"

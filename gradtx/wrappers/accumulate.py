@@ -20,7 +20,7 @@ from jax.typing import ArrayLike, DTypeLike
 from gradtx.core.hyper import ScheduleFn, as_float, check_positive, check_steps, value_at
 from gradtx.core.leaf import is_optimised, map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, all_finite, safe_increment, zero_count
-from gradtx.core.slot import Count, Inner, Params, Scalar, Slot, State, Updates
+from gradtx.core.slot import Count, Inner, Opaque, Params, Scalar, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import dtype, integer, static
 from gradtx.wrappers.branch import arrays_of, checked_flag, step_if, transform_if
@@ -60,7 +60,7 @@ class MultiStepsState(NamedTuple):
     gradient_step: Count
     inner_opt_state: Inner
     acc_grads: Annotated[Updates, Slot()]
-    skip_state: Inner = ()
+    skip_state: Annotated[Any, Opaque()] = ()
 
 
 def mean_rule(
@@ -382,7 +382,7 @@ class MultiSteps(Accumulation):
     >>> tx = gradtx.MultiSteps(gradtx.adam(1e-3), every_k_schedule=2)
     >>> tx = gradtx.MultiSteps(gradtx.sgd(0.1), 2, use_grad_mean=False)
     >>> skip = gradtx.skip_not_finite
-    >>> guarded = gradtx.MultiSteps(gradtx.sgd(0.1), 4, should_skip_update_fn=skip)
+    >>> tx = gradtx.MultiSteps(gradtx.sgd(0.1), 4, should_skip_update_fn=skip)
     """
 
     opt: GradientTransformation

@@ -39,6 +39,7 @@ DIFFERENT = {
     "freeze": "takes a transformation and a pattern too",
     "InjectHyperparamsState": "the state of inject_hyperparams; Optax keeps an unused class",
     "LookaheadState": "a third field, the slow parameters, beside plain parameters",
+    "MultiSteps": "accumulator_dtype is float32 or wider, as the gradients need",
     "add_noise": "key is 0 by default, which Optax warns of; its deprecated seed is gone",
     "noisy_sgd": "key is 0 by default, which Optax warns of; its deprecated seed is gone",
     "scale_by_distance_over_gradients": "param_dtype is the parameters' own, at least float32",
@@ -59,6 +60,8 @@ def parameters(function):
 def same_default(own, theirs):
     if theirs is inspect.Parameter.empty or own is inspect.Parameter.empty:
         return own is theirs
+    if isinstance(theirs, optax.GradientTransformation):
+        return isinstance(own, gradtx.GradientTransformation)
     if callable(theirs) and not isinstance(theirs, type):
         return callable(own)
     if isinstance(theirs, int | float) and isinstance(own, int | float):

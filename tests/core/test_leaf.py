@@ -139,7 +139,13 @@ def test_slots():
 
 
 def test_copies():
-    params = {"h": HALF, "s": jnp.ones(2), "c": jnp.full(2, 1j), "i": jnp.arange(3), "f": 1.0}
+    params = {
+        "h": HALF,
+        "s": jnp.ones(2),
+        "c": jnp.full(2, 1j, jnp.complex64),
+        "i": jnp.arange(3),
+        "f": 1.0,
+    }
     copy = copy_of(params)
     assert copy["h"].dtype == jnp.float32 and copy["i"] is None and not copy["f"].weak_type
     assert copy["s"].unsafe_buffer_pointer() != params["s"].unsafe_buffer_pointer()
@@ -194,7 +200,7 @@ def test_one_number_a_leaf():
 
 def test_slots_then_reduced_then_reads():
     tree = {"a": jnp.ones((2, 3)), "n": None}
-    rows = reduced_zeros_like(tree, lambda shape: [(size,) for size in shape])
+    rows = reduced_zeros_like(tree, lambda shape: [(axis,) for axis in range(len(shape))])
     out = map_leaves(all_rule, tree, tree, reduced=(sums(tree), rows), reads=(tree,))
     update, v, norm, rows = out
     np.testing.assert_array_equal(update["a"], 2.0)
