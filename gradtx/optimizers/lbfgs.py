@@ -143,11 +143,14 @@ class scale_by_lbfgs(GradientTransformation):
             jax.tree.leaves(s, is_leaf=_is_none),
             jax.tree.leaves(y, is_leaf=_is_none),
             leaves if free is None else match(gradient, free, "updates", "free"),
+            *(match(gradient, x, "updates", "the state") for x in (params, *state[1:3])),
         )
-        g_list, s_list, y_list, masks = ([column[i] for i in taking_part] for column in columns)
+        g_list, s_list, y_list, masks, x_list, *old = (
+            [column[i] for i in taking_part] for column in columns
+        )
         direction, weights = call_compiled(
             _direction, state.count, state.weights_memory, self.scale_init_precond,
-            g_list, s_list, y_list, None if free is None else masks,
+            g_list, s_list, y_list, None if free is None else masks, [x_list, *old],
         )  # fmt: skip
         for i, leaf in zip(taking_part, direction, strict=True):
             leaves[i] = leaf
@@ -170,6 +173,7 @@ def _direction(
     s_memory: list[jax.Array],
     y_memory: list[jax.Array],
     free: list[jax.Array] | None,
+    around: list[list[jax.Array]],
 ) -> tuple[list[jax.Array], jax.Array]:
     """H times the gradient by the two loops over the ring; and the weights, with the latest."""
     size, dtype = len(weights), weights.dtype
@@ -190,7 +194,13 @@ def _direction(
     def inner(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
         return real_vdot(a, b).astype(dtype)
 
-    s, y = pair(latest)
+    # Not read back from the memory: XLA would copy all of it, to have it before the write too.
+    def moved(new: jax.Array, old: jax.Array, g: jax.Array) -> jax.Array:
+        return jnp.where(count > 0, jnp.asarray(new, g.dtype) - jnp.asarray(old, g.dtype), 0)
+
+    x, x_old, g_old = around
+    s = of_the_free(list(map(moved, x, x_old, gradient)))
+    y = of_the_free(list(map(moved, gradient, g_old, gradient)))
     curvature, square = inner(s, y), inner(y, y)
     weights = weights.at[latest].set(inverse_of_positive(curvature))
 

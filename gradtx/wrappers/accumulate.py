@@ -381,8 +381,9 @@ class MultiSteps(Accumulation):
 
     >>> tx = gradtx.MultiSteps(gradtx.adam(1e-3), every_k_schedule=2)
     >>> tx = gradtx.MultiSteps(gradtx.sgd(0.1), 2, use_grad_mean=False)
-    >>> skip = gradtx.skip_not_finite
-    >>> tx = gradtx.MultiSteps(gradtx.sgd(0.1), 4, should_skip_update_fn=skip)
+    >>> tx = gradtx.MultiSteps(
+    ...     gradtx.sgd(0.1), 4, should_skip_update_fn=gradtx.skip_not_finite
+    ... )
     """
 
     opt: GradientTransformation

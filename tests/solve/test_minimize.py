@@ -98,12 +98,10 @@ def test_scipy(fn, x, bounds, x64):
 
 
 @pytest.mark.parametrize("fn, x", [(rosenbrock, [-1.2, 1.0]), (logistic, [0.0] * 4)])
-@pytest.mark.parametrize("dtype, tol", [("float32", 1e-4), ("bfloat16", 0.3)])
+@pytest.mark.parametrize("dtype, tol", [("float32", 1e-4), ("bfloat16", 0.05)])
 def test_low_precision(fn, x, dtype, tol):
     result = gradtx.minimize(fn, jnp.asarray(x, dtype), tol=tol)
-    assert (
-        result.params.dtype == dtype and result.value.dtype == result.grad_norm.dtype == "float32"
-    )
+    assert result.params.dtype == dtype
     with jax.enable_x64(True):
         best = float(gradtx.minimize(fn, jnp.asarray(x, float)).value)
     assert result.value <= best + (1e-6 if dtype == "float32" else 0.2)
@@ -150,17 +148,16 @@ def test_other_leaves_and_arguments():
 
 
 def test_compiles_once_for_each_function():
-    traced = []
+    traced, counts = [], []
 
     def loss(x, data):
         traced.append(x)
         return jnp.sum((x - data) ** 2)
 
-    def solve(k):
+    for k in range(3):
         gradtx.minimize(loss, jnp.zeros(2), args=(jnp.full(2, float(k)),), tol=10.0**-k)
-        return len(traced)
-
-    assert solve(0) == solve(1) == solve(2)
+        counts.append(len(traced))
+    assert counts == [counts[0]] * 3
 
 
 def test_jit_and_vmap():
