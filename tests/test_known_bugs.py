@@ -205,7 +205,7 @@ def test_24_25_line_searches_keep_their_types_and_compile_once(name, dtype):
 
     params = jnp.zeros(3, dtype)
     state = tx.init(params)
-    for _ in range(4):
+    for _ in range(20):
         params, state = step(params, state)
     assert len(traced) == 1
     np.testing.assert_allclose(params.astype(jnp.float32), 1.0, rtol=0.02)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,12 @@ from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import integer, static
 from gradtx.wrappers.branch import checked_flag, step_if, transform_if, unchanged
 
-ConditionFn = Callable[..., Any]
+
+class ConditionFn(Protocol):
+    """A function of the step count, shape (), and of the extra arguments to a truth value."""
+
+    def __call__(self, step: jax.Array, **extra_args: Any) -> Any:
+        """Whether to act at this step."""
 
 
 class ConditionallyTransformState(NamedTuple):

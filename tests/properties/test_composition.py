@@ -29,13 +29,13 @@ def is_vector(path, leaf):
 
 
 def by_size(params):
-    return jax.tree.map(lambda x: "vector" if jnp.ndim(x) < 2 else "rest", params)
+    return jax.tree.map(lambda x: "vector" if getattr(x, "ndim", 0) < 2 else "rest", params)
 
 
 OPTIMIZERS = {
     name: EXAMPLES[f"{name}-0"]
     for name, made in public_transformations().items()
-    if ".optimizers." in getattr(made, "__module__", "")
+    if ".optimizers." in getattr(made, "__module__", "") and not name.startswith("scale_by_")
 }
 
 WRAPPERS = {
@@ -75,7 +75,8 @@ def trains(params, grads):
     """Two compiled steps leave every leaf finite, of its type, and move some."""
 
     def condition(tx):
-        step = jax.jit(lambda p, s: tx.step(grads, s, p, **EXTRA))
+        extra = {**EXTRA, "grad": grads} if "grad" in tx.required_extra_args else EXTRA
+        step = jax.jit(lambda p, s: tx.step(grads, s, p, **extra))
         moved, state = params, tx.init(params)
         for _ in range(4):
             moved, state = step(moved, state)
@@ -151,5 +152,4 @@ def test_every_wrapper_is_in_the_matrix():
         if ".wrappers." in type(tx).__module__ or ".core." in type(tx).__module__
         if any(isinstance(x, gradtx.GradientTransformation) for x in vars(tx).values())
     }
-    covered = {type(make(gradtx.sgd(0.1))).__name__ for make in WRAPPERS.values()}
-    assert holding - {"multi_transform"} <= covered
+    assert holding - {"multi_transform"} <= {name.split("-")[0] for name in WRAPPERS}
