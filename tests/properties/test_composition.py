@@ -116,7 +116,10 @@ CONDITIONS = {
 }
 
 # What cannot be, and why.
-IMPOSSIBLE: dict[tuple[str, str, str], str] = {}
+WHOLE_TREE = "a line search calls value_fn on the whole tree, of which it sees a part here"
+IMPOSSIBLE = {
+    (wrapper, "lbfgs", "*"): WHOLE_TREE for wrapper in ("partition", "groups", "freeze", "flatten")
+}
 
 PRODUCT = [
     case
