@@ -1,4 +1,8 @@
-"""The conformance suite: every law for every public transformation."""
+"""The conformance suite: every law for every public transformation.
+
+The costly laws run on the first example of each; `pytest -m full` runs them on all others, and
+the laws that compile on trees of odd leaves too.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +47,22 @@ def test_every_public_transformation_has_an_example():
     assert built == set(public_transformations())
 
 
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("name", EXAMPLES)
+COSTLY = {
+    "scans",
+    "compiles_once",
+    "shards",
+    "keeps_explicit_shardings",
+    "maps_over_hyperparameters",
+    "differentiates",
+}
+CASES = [
+    pytest.param(name, law, marks=[pytest.mark.full] * (law in COSTLY and name[-2:] != "-0"))
+    for name in EXAMPLES
+    for law in LAWS
+]
+
+
+@pytest.mark.parametrize("name, law", CASES)
 def test_law(name, law):
     check_transformation(EXAMPLES[name], PLAIN, laws=[law], **EXTRA)
 
@@ -52,25 +70,38 @@ def test_law(name, law):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_odd_leaves(name):
     laws = [
-        "says_what_its_state_is",
         "has_a_type_fixed_point",
         "initialises_abstractly",
-        "never_aliases",
-        "is_the_same_under_jit",
         "keeps_still_without_gradient",
         "passes_over_other_leaves",
     ]
     check_transformation(EXAMPLES[name], ODD_LEAVES, laws=laws, **EXTRA)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_types_with_x64(name, x64):
-    params = {
+def test_odd_leaves_compiled(name):
+    laws = ["says_what_its_state_is", "never_aliases", "is_the_same_under_jit"]
+    check_transformation(EXAMPLES[name], ODD_LEAVES, laws=laws, **EXTRA)
+
+
+def doubles():
+    return {
         "w": {"double": jnp.ones((4, 2), jnp.float64), "complex": jnp.ones(2, jnp.complex128)},
         "b": {"single": jnp.ones(2, jnp.float32), "half": jnp.ones(2, jnp.float16)},
     }
-    laws = ["has_a_type_fixed_point", "initialises_abstractly", "is_the_same_under_jit"]
-    check_transformation(EXAMPLES[name], params, laws=laws, **EXTRA)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_types_with_x64(name, x64):
+    laws = ["has_a_type_fixed_point", "initialises_abstractly"]
+    check_transformation(EXAMPLES[name], doubles(), laws=laws, **EXTRA)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_steps_with_x64(name, x64):
+    check_transformation(EXAMPLES[name], doubles(), laws=["is_the_same_under_jit"], **EXTRA)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
