@@ -126,7 +126,7 @@ class partition(Partitioned):
     >>> labelled.init({"w": jnp.zeros(2), "b": jnp.zeros(2)}).inner_states["sgd"]
     MaskedState(inner_state=(EmptyState(), EmptyState()))
     >>> def kind(params):
-    ...     return jax.tree.map(lambda x: "adam" if jnp.ndim(x) > 1 else "sgd", params)
+    ...     return jax.tree.map(lambda x: "adam" if getattr(x, "ndim", 0) > 1 else "sgd", params)
     >>> tx = gradtx.partition({"adam": gradtx.adam(0.1), "sgd": gradtx.sgd(0.1)}, kind)
     """
 

@@ -324,7 +324,8 @@ def skip_not_finite(
     True
     """
     del gradient_step, params
-    counts = [jnp.sum(~jnp.isfinite(u)) for u in jax.tree.leaves(updates) if is_optimised(u)]
+    leaves = [u for u in jax.tree.leaves(updates) if is_optimised(u)]
+    counts = [jnp.sum(~jnp.isfinite(u), dtype=jnp.int32) for u in leaves]
     num_not_finite = sum(counts, zero_count())
     should_skip = num_not_finite > 0
     return should_skip, {"should_skip": should_skip, "num_not_finite": num_not_finite}

@@ -10,6 +10,7 @@ import pytest
 import gradtx
 from gradtx.testing import check_transformation, gradients_like
 from tests.examples import EXAMPLES
+from tests.properties.test_laws import EXTRA
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 12).reshape(4, 3), "b": jnp.ones(3)}
 GRADS = gradients_like(PARAMS)
@@ -33,13 +34,14 @@ def run(tx, steps=4, params=PARAMS, update=None, **extra_args):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_gradtx_inside_optax(name):
     tx = EXAMPLES[name]
-    if "polyak" in name:
+    if tx.required_extra_args:
+        extra = {name: {**EXTRA, "grad": GRADS}[name] for name in tx.required_extra_args}
         # Optax's combinators pass extra arguments on to instances of this class alone.
         tx = optax.GradientTransformationExtraArgs(tx.init, tx.update)
-        plain = run(tx, value=1.0)
-        chex.assert_trees_all_close(run(optax.chain(tx), value=1.0), plain)
+        plain = run(tx, **extra)
+        chex.assert_trees_all_close(run(optax.chain(tx), **extra), plain)
         masked = optax.masked(tx, {"w": True, "b": True})
-        chex.assert_trees_all_close(run(masked, value=1.0), plain)
+        chex.assert_trees_all_close(run(masked, **extra), plain)
         return
     plain = run(tx)
     chex.assert_trees_all_close(run(optax.chain(tx)), plain)

@@ -4,6 +4,8 @@ The costly laws run on the first example of each; `pytest -m full` runs them on 
 the laws that compile on trees of odd leaves too.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -116,7 +118,7 @@ def test_empty_tree(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_repr_rebuilds(name):
     tx = EXAMPLES[name]
-    if "lambda" in repr(tx) or "matrices" in repr(tx):
+    if re.search("lambda|=kind|matrices", repr(tx)):  # functions have no such name there
         assert type(tx).__name__ in repr(tx)
     else:
         assert eval(repr(tx), vars(gradtx)) == tx
