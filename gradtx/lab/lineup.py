@@ -121,6 +121,7 @@ def _is_optimizer(thing: Any) -> bool:
         return False
     required = [f.name for f in dataclasses.fields(thing) if f.default is dataclasses.MISSING]
     has_rate = any(field.name == "learning_rate" for field in dataclasses.fields(thing))
-    return (
-        has_rate and set(required) <= {"learning_rate"} and not thing.__name__.startswith("scale")
-    )
+    stage = thing.__name__.startswith("scale")
+    if stage or not has_rate or not set(required) <= {"learning_rate"}:
+        return False
+    return not thing(learning_rate=0.1).required_extra_args

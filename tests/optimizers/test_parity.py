@@ -254,38 +254,3 @@ def test_starts_are_equal():
         ours, theirs = (build(library, name, kwargs).init(params) for library in (gradtx, optax))
         leaves = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
         assert all(np.array_equal(one, other) for one, other in leaves), name
-
-
-SIGNATURES = sorted(
-    name
-    for name in gradtx.__all__
-    if name[0].islower() and hasattr(optax, name) and name not in ("chain", "named_chain")
-)
-
-
-# Optax warns, and takes 0, where no key is given.
-DELIBERATE = {
-    ("adam", "learning_rate"): 1e-3,
-    ("noisy_sgd", "key"): 0,
-    ("add_noise", "key"): inspect.Parameter.empty,
-}
-
-
-@pytest.mark.parametrize("name", SIGNATURES)
-def test_optax_signature(name):
-    ours = list(inspect.signature(getattr(gradtx, name)).parameters.values())
-    theirs = list(inspect.signature(getattr(optax, name)).parameters.values())
-    positional = [p for p in ours if p.kind is not p.KEYWORD_ONLY]
-    expected = [p.name for p in theirs if p.kind is not p.KEYWORD_ONLY]
-    assert [p.name for p in positional][: len(expected)] == expected
-    by_name = {p.name: p for p in ours}
-    theirs = [p for p in theirs if p.name != "seed"]  # deprecated there
-    assert by_name.keys() >= {p.name for p in theirs}
-    for other in theirs:
-        mine = by_name[other.name]
-        assert mine.kind == other.kind
-        if other.name == "decay_rate_fn":
-            continue  # a function of ours and one of theirs
-        assert mine.default == DELIBERATE.get((name, other.name), other.default)
-    extra = [p for p in ours if p.name not in {q.name for q in theirs}]
-    assert all(p.default is not p.empty for p in extra)

@@ -120,6 +120,7 @@ WHOLE_TREE = "a line search calls value_fn on the whole tree, of which it sees a
 IMPOSSIBLE = {
     (wrapper, "lbfgs", "*"): WHOLE_TREE for wrapper in ("partition", "groups", "freeze", "flatten")
 }
+IMPOSSIBLE |= {("selective_transform", "lbfgs", c): WHOLE_TREE for c in ("equinox", "none")}
 
 PRODUCT = [
     case
