@@ -137,6 +137,25 @@ def _apply(
     )
 
 
+def written_after(x: jax.Array, *readers: jax.Array) -> jax.Array:
+    """`x`, but to the compiler a function of `readers`, so that they are computed before it.
+
+    For a slot whose old value is read by other results: XLA overwrites a donated slot in place
+    only if it can prove that nothing reads the old value later, and copies it otherwise. The
+    condition is always true, which XLA does not see; the code generator behind it does, and
+    drops condition and readers.
+
+    Args:
+      x: the new value of a slot.
+      *readers: arrays of the same shape that are formed from the old value.
+    """
+    for reader in readers:
+        real = jax.lax.stop_gradient(jnp.real(reader))
+        bits = jax.lax.bitcast_convert_type(real, f"int{8 * real.dtype.itemsize}")
+        x = jnp.where((bits | 1) != 0, x, jnp.zeros_like(x))
+    return x
+
+
 def common_precision(arrays: Iterable[Any]) -> Callable[[Any], jax.Array]:
     """A cast to the precision that these arrays are computed in together.
 

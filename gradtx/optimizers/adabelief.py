@@ -36,7 +36,7 @@ def belief_rule(
     b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
-    nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
+    nu = b2 * nu + ((1 - b2) * abs_sq(g - mu) + eps_root)
     mu_hat = mu / bias_correction(b1, t)
     nu_hat = nu / bias_correction(b2, t)
     return mu_hat / (jnp.sqrt(nu_hat) + eps), mu, nu
@@ -47,7 +47,7 @@ def nesterov_belief_rule(
     b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
     mu = b1 * mu + (1 - b1) * g
-    nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
+    nu = b2 * nu + ((1 - b2) * abs_sq(g - mu) + eps_root)
     mu_hat = b1 * mu / bias_correction(b1, t + 1) + (1 - b1) * g / bias_correction(b1, t)
     nu_hat = nu / bias_correction(b2, t)
     return mu_hat / (jnp.sqrt(nu_hat) + eps), mu, nu

@@ -3,6 +3,12 @@
 e_g_t = rho e_g_{t-1} + (1 - rho) g_t^2
 u_t   = sqrt(e_x_{t-1} + eps) / sqrt(e_g_t + eps) g_t
 e_x_t = rho e_x_{t-1} + (1 - rho) u_t^2
+
+The update is formed from the new mean of squares, as then the old one can be overwritten in
+place. With r = g_t^2 / (e_g_t + eps) the last two lines are
+
+e_x_t = rho e_x_{t-1} + (1 - rho) (e_x_{t-1} + eps) r
+u_t   = g_t sqrt((e_x_t + rho eps) / ((e_g_t + eps) (rho + (1 - rho) r)))
 """
 
 from __future__ import annotations
@@ -31,10 +37,14 @@ class ScaleByAdaDeltaState(NamedTuple):
 def adadelta_rule(
     g: jax.Array, e_g: jax.Array, e_x: jax.Array, *, rho: Hyper, eps: Hyper
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    e_g = rho * e_g + (1 - rho) * abs_sq(g)
-    u = jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * g
-    e_x = rho * e_x + (1 - rho) * abs_sq(u)
-    return u, e_g, e_x
+    square = abs_sq(g)
+    e_g = rho * e_g + (1 - rho) * square
+    if not (isinstance(rho, float) and rho > 0):  # a traced rho may be 0, and so may g
+        u = jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * g
+        return u, e_g, rho * e_x + (1 - rho) * abs_sq(u)
+    r = (g / (e_g + eps) * g.conj()).real
+    e_x = rho * e_x + (1 - rho) * ((e_x + eps) * r)
+    return g * jnp.sqrt((e_x + rho * eps) / (rho * (e_g + eps) + (1 - rho) * square)), e_g, e_x
 
 
 class scale_by_adadelta(GradientTransformation):

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
-from gradtx.core.leaf import map_leaves, zeros_like
+from gradtx.core.leaf import map_leaves, written_after, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
@@ -47,7 +47,8 @@ def adan_rule(
     m_hat = m / bias_correction(b1, t)
     v_hat = v / bias_correction(b2, t)
     n_hat = n / bias_correction(b3, t)
-    return (m_hat + b2 * v_hat) / (jnp.sqrt(n_hat + eps_root) + eps), m, v, n, g
+    u = (m_hat + b2 * v_hat) / (jnp.sqrt(n_hat + eps_root) + eps)
+    return u, m, v, n, written_after(g, v, n)
 
 
 class scale_by_adan(GradientTransformation):

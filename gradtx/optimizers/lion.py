@@ -4,7 +4,10 @@
     mu_t = b2 mu_{t-1} + (1 - b2) g_t
 
 The sign can be softened: `smooth` takes tanh(smooth_beta c) and `refined` clips c to [-1, 1],
-where c is the argument of the sign.
+where c is the argument of the sign. It is formed from the new momentum, as then the old one
+can be overwritten in place:
+
+    c_t = (b1 / b2) mu_t + (1 - b1 / b2) g_t
 """
 
 from __future__ import annotations
@@ -31,28 +34,40 @@ class ScaleByLionState(NamedTuple):
     mu: Annotated[Updates, Slot()]
 
 
+def interpolated(
+    g: jax.Array, mu_old: jax.Array, mu: jax.Array, b1: Hyper, b2: Hyper
+) -> jax.Array:
+    """b1 mu_old + (1 - b1) g, from the new momentum unless that would magnify its rounding."""
+    if isinstance(b2, float) and b2 >= 0.5:
+        return (b1 / b2) * mu + (1 - b1 / b2) * g
+    return b1 * mu_old + (1 - b1) * g
+
+
 def lion_rule(
-    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
+    g: jax.Array, mu_old: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
 ) -> tuple[jax.Array, jax.Array]:
     del smooth_beta
-    return jnp.sign(b1 * mu + (1 - b1) * g), b2 * mu + (1 - b2) * g
+    mu = b2 * mu_old + (1 - b2) * g
+    return jnp.sign(interpolated(g, mu_old, mu, b1, b2)), mu
 
 
 def smooth_lion_rule(
-    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
+    g: jax.Array, mu_old: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
 ) -> tuple[jax.Array, jax.Array]:
-    c = b1 * mu + (1 - b1) * g
+    mu = b2 * mu_old + (1 - b2) * g
+    c = interpolated(g, mu_old, mu, b1, b2)
     if jnp.iscomplexobj(c):  # the complex tanh has poles
-        return jnp.tanh(smooth_beta * jnp.abs(c)) * jnp.sign(c), b2 * mu + (1 - b2) * g
-    return jnp.tanh(smooth_beta * c), b2 * mu + (1 - b2) * g
+        return jnp.tanh(smooth_beta * jnp.abs(c)) * jnp.sign(c), mu
+    return jnp.tanh(smooth_beta * c), mu
 
 
 def refined_lion_rule(
-    g: jax.Array, mu: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
+    g: jax.Array, mu_old: jax.Array, *, b1: Hyper, b2: Hyper, smooth_beta: Hyper
 ) -> tuple[jax.Array, jax.Array]:
     del smooth_beta
-    c = b1 * mu + (1 - b1) * g
-    return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)), b2 * mu + (1 - b2) * g
+    mu = b2 * mu_old + (1 - b2) * g
+    c = interpolated(g, mu_old, mu, b1, b2)
+    return jnp.where(jnp.abs(c) < 1, c, jnp.sign(c)), mu
 
 
 LION_RULES = {"hard": lion_rule, "smooth": smooth_lion_rule, "refined": refined_lion_rule}
