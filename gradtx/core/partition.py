@@ -48,7 +48,7 @@ class Partitioned(GradientTransformation):
             if is_optimised(leaf)
         }
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> PartitionState:
         labels = self._labels(params)
         return PartitionState(
             {
@@ -241,7 +241,7 @@ class groups(Partitioned):
             names[first_fit(self.rules, path, leaf)] for path, leaf in leaves_with_paths(params)
         ]
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> PartitionState:
         check_rules_fit(self.rules, params)
         return super().init(params)
 

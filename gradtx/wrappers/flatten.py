@@ -48,7 +48,7 @@ class flatten(GradientTransformation):
     def validate(self) -> None:
         object.__setattr__(self, "inner", as_transformation(self.inner))
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> FlattenState:
         return FlattenState(self.inner.init(_ravel(params, params)))
 
     def transform(

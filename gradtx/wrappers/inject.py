@@ -120,7 +120,7 @@ class injected(GradientTransformation):
     def _dtype(self) -> Any:
         return self.hyperparam_dtype or jnp.result_type(float)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> InjectStatefulHyperparamsState:
         named = self._named()
         states = {
             name: _stateful(value).init() for name, (_, value) in named.items() if callable(value)
