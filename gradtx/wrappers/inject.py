@@ -19,6 +19,7 @@ from gradtx.core.slot import Count, Inner, NamedNumbers, Params, State, Updates
 from gradtx.core.transformation import (
     Composed,
     GradientTransformation,
+    TransformationPair,
     as_transformation,
     items_of,
 )
@@ -268,7 +269,8 @@ def inject_hyperparams(
     0.9
     """
     names = (static_args,) if isinstance(static_args, str) else tuple(static_args)
-    if isinstance(inner_factory, GradientTransformation):
+    if isinstance(inner_factory, TransformationPair) and not isinstance(inner_factory, type):
+        inner_factory = as_transformation(inner_factory)
         known = {number.path[-1] for number in _numbers(inner_factory)}
         _check_names(names, known)
         return injected(inner_factory, hyperparam_dtype, names)
