@@ -119,6 +119,9 @@ def test_extra_arguments_arrive(wrapper):
     seen = []
     tx = WRAPPERS[wrapper](probe(1.0, seen))
     small, large = (moved(tx, value=value, other=0) for value in (0.01, 0.05))
+    state = tx.init(PARAMS)
+    for _ in range(STEPS):  # `update` is not `step` in every wrapper
+        _, state = tx.update(GRADS, state, PARAMS, value=0.05, other=0)
     assert seen and all({"value", "other"} <= names for names in seen)
     assert differ(small, large)
 

@@ -138,5 +138,6 @@ def test_what_is_inside_is_described():
     labelled = gradtx.groups(
         [(lambda path, leaf: leaf.shape == (7,), gradtx.adam(0.1))], default=gradtx.sgd(0.1)
     )
-    shown = str(gradtx.describe(gradtx.flatten(labelled), params))
-    assert "adam(learning_rate=0.1" in shown
+    description = gradtx.describe(gradtx.flatten(labelled), params)
+    assert "adam(learning_rate=0.1" in str(description)
+    assert {label for *_, label in description.leaves} == {""}  # the labels are the vector's

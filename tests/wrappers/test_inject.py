@@ -242,6 +242,7 @@ def test_names_in_the_state():
     assert in_state(two("default", "b/w"), PARAMS_OF_RULES) == {
         "default/learning_rate", "b/w/learning_rate", "default'/learning_rate"
     }  # fmt: skip
+    assert in_state(NESTED["accumulate, scheduled"]) == {"learning_rate"}
     assert in_state(NESTED["selective_transform"]) == {"0/train/learning_rate", "1/learning_rate"}
 
 
