@@ -113,6 +113,9 @@ class named_chain(GradientTransformation):
         pairs = zip(self.names, self.transforms, strict=True)
         return {name: (tx, state[name]) for name, tx in pairs}
 
+    def inner_names(self) -> Mapping[tuple[Any, ...], str]:
+        return {("transforms", i): name for i, name in enumerate(self.names)}
+
     def lookahead_point(self, state: State, params: Params) -> Params:
         inner = tuple(state[name] for name in self.names)
         return chain(*self.transforms).lookahead_point(inner, params)

@@ -235,6 +235,11 @@ class groups(Partitioned):
             names.append(name)
         return names
 
+    def inner_names(self) -> Mapping[tuple[Any, ...], str]:
+        *names, default = self._names()
+        named = {("transforms", i): name for i, name in enumerate(names)}
+        return {**named, ("default",): default}
+
     def _labels(self, params: Params) -> list[Any]:
         names = self._names()
         return [
