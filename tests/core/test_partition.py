@@ -166,6 +166,16 @@ def test_first_rule_that_fits_wins():
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
+def test_of_two_rules_that_fit_a_leaf_the_first_counts():
+    rules = [("head", gradtx.sgd(0.1)), ("w", gradtx.sgd(0.2))]
+    found = gradtx.groups(rules, default=gradtx.sgd(0.3)).assignment(FLOATS)
+    assert found["head/w"] == "head" and found["encoder/w"] == "w"
+
+
+def test_rules_need_not_fit_a_tree_without_optimised_leaves():
+    gradtx.groups([("w", gradtx.sgd(0.1))], default=gradtx.sgd(0.3)).init({"n": jnp.arange(2)})
+
+
 @pytest.mark.parametrize("rules", [[("typo", gradtx.sgd(1.0))], [("w", gradtx.sgd(1.0))] * 2])
 def test_a_rule_that_fits_nothing_is_refused(rules):
     tx = gradtx.groups(rules, default=gradtx.sgd(0.1))

@@ -126,5 +126,6 @@ def test_vmap_over_keys_is_each_key_alone():
     zeros = jnp.zeros(5)
     states = jax.vmap(lambda key: tx.init(zeros)._replace(rng_key=key))(keys)
     found, _ = jax.vmap(tx.update, in_axes=(None, 0))(zeros, states)
+    assert len(np.unique(found)) == found.size
     for key, noise in zip(keys, found, strict=True):
         np.testing.assert_allclose(noise, run(tx.replace(key=key), zeros), rtol=1e-6)
