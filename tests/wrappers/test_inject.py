@@ -182,6 +182,24 @@ def nested():
     return gradtx.chain(gradtx.clip(2.0), gradtx.masked(inner, True))
 
 
+def test_stateful_schedules_see_extra_args():
+    class of_the_loss:
+        def init(self):
+            return jnp.zeros(())
+
+        def update(self, state, **extra_args):
+            return state + extra_args.get("value", 0.0)
+
+        def __call__(self, state, **extra_args):
+            return state + 2.0 * extra_args.get("value", 0.0)
+
+    tx = gradtx.inject_hyperparams(gradtx.sgd)(of_the_loss())
+    state = tx.init(jnp.ones(()))
+    for expected in (-2.0, -3.0):
+        updates, state = tx.update(jnp.ones(()), state, value=1.0)
+        assert updates == expected
+
+
 def test_hyperparams_at_any_depth():
     tx = nested()
     state = tx.init(PARAMS)
