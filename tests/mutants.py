@@ -27,6 +27,7 @@ ALSO = {
     "transforms": ("tests/optimizers/test_validation.py",),
     "transforms/constrain": ("tests/optimizers/test_parity.py",),
     "transforms/decay": ("tests/optimizers/test_decay.py",),
+    "testing": ("tests/test_laws.py",),
     "core/value": ("tests/optimizers/test_validation.py", "tests/optimizers/test_decay.py"),
 }
 

@@ -142,7 +142,7 @@ STAGES = {
         ("class warmup_exponential", "[self.warmup_steps])", "[self.warmup_steps + 1])"),
         ("class warmup_exponential", "self.peak_value,\n", "self.init_value,\n"),
     ],
-    "testing": [
+    "laws": [
         (
             "def says_what_its_state_is",
             "            elif isinstance(kind, Reduced):",
@@ -171,11 +171,20 @@ STAGES = {
             "assert not any(x.is_deleted() for x in jax.tree.leaves(state))",
             "assert True",
         ),
+        ("def has_a_type_fixed_point", "_with_real_leaves_of(own, dtype)", "own"),
+    ],
+    "testing": [
         (
             "def check_transformation",
             "grads, shown = gradients_like(params), repr(tx)",
             "grads, shown = gradients_like(params), tx",
         ),
+        ("def check_transformation", ' and "grad" not in extra_args', ""),
+        ("def check_transformation", 'if "grad" in tx.required_extra_args', "if False"),
+        ("def check_transformation", "if is_plain_callable(arg)", "if False"),
+        ("def check_transformation", "{name}: {shown}:", "{name}:"),
+        ("def gradients_like", "default_rng(seed)", "default_rng(0)"),
+        ("def gradients_like", "dtype or leaf.dtype", "leaf.dtype"),
     ],
     "transforms/clip": [
         ("def clip_rule", "return jnp.clip(u, -max_delta", "return jnp.clip(u, 0"),

@@ -219,6 +219,98 @@ def test_26_lbfgs_on_complex_parameters_as_on_their_parts():
     np.testing.assert_allclose(result.params, 1 + 2j, rtol=1e-4)
 
 
+def test_31_adabelief_measures_from_the_new_mean():
+    """From the old one, 0 at the first step, nu would be (1 - b2) g^2."""
+    tx = gradtx.scale_by_belief(b1=0.75, b2=0.5, eps_root=0.0)
+    _, state = tx.update(jnp.full(1, 4.0), tx.init(jnp.ones(1)))
+    np.testing.assert_allclose(state.nu, 0.5 * (4.0 - 0.25 * 4.0) ** 2, rtol=1e-6)
+
+
+def test_32_adabelief_adds_eps_outside_the_root_and_eps_root_into_the_state():
+    one = jnp.ones(1)
+    tx = gradtx.scale_by_belief(b1=0.75, b2=0.5, eps=0.25, eps_root=0.0)
+    updates, _ = tx.update(one, tx.init(one))
+    np.testing.assert_allclose(updates, 1 / (0.75 + 0.25), rtol=1e-6)
+    tx = gradtx.scale_by_belief(b1=0.75, b2=0.5, eps_root=1.0)
+    state = tx.init(one)
+    for nu in (1.0, 1.5, 1.75):
+        _, state = tx.update(jnp.zeros(1), state)
+        np.testing.assert_allclose(state.nu, nu, rtol=1e-6)
+
+
+def test_33_yogi_moves_by_a_share_of_the_squared_gradient():
+    tx = gradtx.scale_by_yogi(b2=0.5, initial_accumulator_value=1.0)
+    state = tx.init(jnp.ones(1))
+    for gradient, nu in ((0.0, 1.0), (0.5, 0.875), (2.0, 2.875)):
+        _, state = tx.update(jnp.full(1, gradient), state)
+        np.testing.assert_allclose(state.nu, nu, rtol=1e-6)
+
+
+@pytest.mark.parametrize("max_first, expected", [(False, 0.1), (True, 0.1 / math.sqrt(0.5 / 0.75))])
+def test_34_amsgrad_has_optaxs_order_and_pytorchs(max_first, expected):
+    tx = gradtx.scale_by_amsgrad(b1=0.0, b2=0.5, max_before_correction=max_first)
+    _, state = tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
+    updates, _ = tx.update(jnp.full(1, 0.1), state)
+    np.testing.assert_allclose(updates, expected, rtol=1e-6)
+
+
+def test_35_eta_is_the_variance_of_noise():
+    tx = gradtx.add_noise(4.0, 1.0, key=0)
+    zeros = jnp.zeros(10_000)
+    state = tx.init(zeros)
+    for variance in (4.0, 2.0):
+        noise, state = tx.update(zeros, state)
+        np.testing.assert_allclose(np.var(noise), variance, rtol=0.05)
+
+
+def test_36_the_mean_of_a_constant_is_the_constant():
+    tx = gradtx.ema(0.9)
+    state = tx.init(jnp.ones(1))
+    for t in (1, 2, 3):
+        updates, state = tx.update(jnp.full(1, 3.0), state)
+        np.testing.assert_allclose(updates, 3.0, rtol=1e-6)
+        np.testing.assert_allclose(state.ema, 3.0 * (1 - 0.9**t), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [gradtx.scale_by_adam, gradtx.scale_by_amsgrad, gradtx.scale_by_lion]
+)
+def test_37_mu_dtype_rounds_what_is_kept_and_not_the_update(make):
+    gradient = jnp.linspace(0.1, 0.7, 5)
+    exact, wide = make().update(gradient, make().init(gradient))
+    tx = make(mu_dtype="bfloat16")
+    updates, narrow = tx.update(gradient, tx.init(gradient))
+    np.testing.assert_array_equal(updates, exact)
+    np.testing.assert_array_equal(narrow.mu, wide.mu.astype(jnp.bfloat16))
+    assert narrow.mu.dtype == jnp.bfloat16
+
+
+def test_38_steps_leave_no_arrays_behind():
+    tx = gradtx.radam(0.1)
+    params, state = run(tx, W, W)
+    gc.collect()
+    before = len(jax.live_arrays())
+    for _ in range(5):
+        params, state = tx.step(W, state, params)
+    gc.collect()
+    assert len(jax.live_arrays()) <= before
+
+
+def test_45_lookahead_gives_the_inner_optimizer_the_fast_parameters():
+    seen = []
+
+    def update(updates, state, params=None):
+        seen.append(float(params[0]))
+        return updates, state
+
+    inner = gradtx.GradientTransformation(lambda params: optax.EmptyState(), update)
+    tx = gradtx.lookahead(inner, 3, 0.5)
+    params, state = jnp.ones(1), tx.init(jnp.ones(1))
+    for _ in range(3):
+        params, state = tx.step(jnp.ones(1), state, params)
+    assert seen == [1.0, 2.0, 3.0]
+
+
 def test_46_empty_trees_everywhere():
     for name, tx in EXAMPLES.items():
         state = tx.init({})
@@ -257,6 +349,44 @@ def test_50_one_part_of_a_partition_can_begin_anew():
     params, state = tx.step(W, state, params)
     counts = [state.inner_states[label].inner_state[0].count for label in ("a", "b")]
     assert [int(count) for count in counts] == [1, 4]
+
+
+def test_51_every_state_can_be_donated_with_its_parameters():
+    """The law `never_aliases` holds this for every transformation; here for the reported ones."""
+    for tx in (
+        gradtx.lookahead(gradtx.adam(0.1), 2, 0.5),
+        gradtx.scale_by_distance_over_gradients(),
+    ):
+        step = jax.jit(lambda p, s, g, tx=tx: tx.step(g, s, p), donate_argnums=(0, 1))
+        params = jax.tree.map(jnp.array, W)
+        state = tx.init(params)
+        for _ in range(2):
+            params, state = step(params, state, gradients_like(W))
+
+
+@pytest.mark.parametrize(
+    "tx, like_parameters",
+    [
+        (gradtx.adafactor(0.1, min_dim_size_to_factor=2), 0),
+        (gradtx.adafactor(0.1, min_dim_size_to_factor=2, momentum=0.9), 2),
+        (gradtx.partition({"m": gradtx.adam(0.1), "v": gradtx.lion(0.1)}, {"w": "m", "b": "v"}), 3),
+        (gradtx.masked(gradtx.adam(0.1), {"w": True, "b": False}), 2),
+        (gradtx.scale_by_lbfgs(), 4),
+    ],
+)
+def test_53_a_map_over_what_is_like_the_parameters_meets_their_ranks(tx, like_parameters):
+    met = []
+    ranks = jax.tree.map(jnp.ndim, W)
+    gradtx.tree_map_params(tx, lambda x, rank: met.append(x.ndim == rank), tx.init(W), ranks)
+    assert len(met) == like_parameters and all(met)
+
+
+def test_54_averages_are_found_at_any_depth():
+    average = gradtx.ema_params(0.5)
+    tx = gradtx.MultiSteps(gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1, 0.0), average), 1)
+    params, state = run(tx, W, W)
+    found = gradtx.eval_params(state, params)
+    assert finite(found) and not np.array_equal(found["w"], params["w"])
 
 
 def test_55_one_bad_micro_batch_does_not_poison_the_rest():
@@ -306,42 +436,3 @@ def test_60_a_skipped_step_leaves_the_bias_correction_where_it_was():
     expected, inner_state = run(inner, W, W, steps=2)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert int(state.inner_state[0].count) == int(inner_state[0].count) == 2
-
-
-def test_38_steps_leave_no_arrays_behind():
-    tx = gradtx.radam(0.1)
-    params, state = run(tx, W, W)
-    gc.collect()
-    before = len(jax.live_arrays())
-    for _ in range(5):
-        params, state = tx.step(W, state, params)
-    gc.collect()
-    assert len(jax.live_arrays()) <= before
-
-
-def test_45_lookahead_gives_the_inner_optimizer_the_fast_parameters():
-    seen = []
-
-    def update(updates, state, params=None):
-        seen.append(float(params[0]))
-        return updates, state
-
-    inner = gradtx.GradientTransformation(lambda params: optax.EmptyState(), update)
-    tx = gradtx.lookahead(inner, 3, 0.5)
-    params, state = jnp.ones(1), tx.init(jnp.ones(1))
-    for _ in range(3):
-        params, state = tx.step(jnp.ones(1), state, params)
-    assert seen == [1.0, 2.0, 3.0]
-
-
-def test_51_every_state_can_be_donated_with_its_parameters():
-    """The law `never_aliases` holds this for every transformation; here for the reported ones."""
-    for tx in (
-        gradtx.lookahead(gradtx.adam(0.1), 2, 0.5),
-        gradtx.scale_by_distance_over_gradients(),
-    ):
-        step = jax.jit(lambda p, s, g, tx=tx: tx.step(g, s, p), donate_argnums=(0, 1))
-        params = jax.tree.map(jnp.array, W)
-        state = tx.init(params)
-        for _ in range(2):
-            params, state = step(params, state, gradients_like(W))

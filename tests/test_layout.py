@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "inspect": {"core"},
     "lab": {"gradtx"},
     "tree.py": {"core"},
+    "laws.py": {"core", "transforms"},
+    "testing.py": {"core", "laws"},
 }
 
 

@@ -47,8 +47,14 @@ def main() -> Model:
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(schedule, weight_decay=1e-4))
     assert_type(gradtx.adamw(1e-3).replace(learning_rate=3e-4), gradtx.adamw)
     params = Model(jnp.ones(()), jnp.ones(()))
-    adam: gradtx.ScaleByAdamState = gradtx.scale_by_adam().init(params)
-    assert_type(adam.count, jax.Array)
+    assert_type(gradtx.scale_by_adam().init(params).count, jax.Array)
+    assert_type(gradtx.scale_by_adam().init(params), gradtx.ScaleByAdamState)
+    assert_type(gradtx.scale_by_yogi().init(params), gradtx.ScaleByAdamState)
+    assert_type(gradtx.trace(0.9).init(params), gradtx.TraceState)
+    assert_type(gradtx.identity().init(params), gradtx.EmptyState)
+    assert_type(gradtx.masked(tx, True).init(params), gradtx.MaskedState)
+    assert_type(gradtx.accumulate(tx, 2).init(params).mini_step, jax.Array)
+    assert_type(tx.init(params), tuple[gradtx.OptState, ...])
     rates: dict[str, float | jax.Array] = gradtx.hyperparams(tx, tx.init(params))
     assert "learning_rate" in rates
     labels = {"slope": "fast", "offset": "slow"}

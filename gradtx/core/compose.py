@@ -37,7 +37,7 @@ class chain(GradientTransformation):
         transforms = tuple(map(as_transformation, self.transforms))
         object.__setattr__(self, "transforms", transforms)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> tuple[State, ...]:
         return tuple(tx.init(params) for tx in self.transforms)
 
     def transform(
@@ -99,7 +99,7 @@ class named_chain(GradientTransformation):
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "transforms", transforms)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> OrderedDict[str, State]:
         return self._named(chain(*self.transforms).init(params))
 
     def transform(
@@ -113,11 +113,14 @@ class named_chain(GradientTransformation):
         pairs = zip(self.names, self.transforms, strict=True)
         return {name: (tx, state[name]) for name, tx in pairs}
 
+    def inner_names(self) -> Mapping[tuple[Any, ...], str]:
+        return {("transforms", i): name for i, name in enumerate(self.names)}
+
     def lookahead_point(self, state: State, params: Params) -> Params:
         inner = tuple(state[name] for name in self.names)
         return chain(*self.transforms).lookahead_point(inner, params)
 
-    def _named(self, states: State) -> State:
+    def _named(self, states: State) -> OrderedDict[str, State]:
         return OrderedDict(zip(self.names, states, strict=True))
 
     def __repr__(self) -> str:

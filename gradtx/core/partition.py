@@ -48,7 +48,7 @@ class Partitioned(GradientTransformation):
             if is_optimised(leaf)
         }
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> PartitionState:
         labels = self._labels(params)
         return PartitionState(
             {
@@ -235,13 +235,18 @@ class groups(Partitioned):
             names.append(name)
         return names
 
+    def inner_names(self) -> Mapping[tuple[Any, ...], str]:
+        *names, default = self._names()
+        named = {("transforms", i): name for i, name in enumerate(names)}
+        return {**named, ("default",): default}
+
     def _labels(self, params: Params) -> list[Any]:
         names = self._names()
         return [
             names[first_fit(self.rules, path, leaf)] for path, leaf in leaves_with_paths(params)
         ]
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> PartitionState:
         check_rules_fit(self.rules, params)
         return super().init(params)
 

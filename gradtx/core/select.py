@@ -67,7 +67,7 @@ class masked(GradientTransformation):
         if not is_function(self.mask):
             object.__setattr__(self, "mask", checked_mask(self.mask))
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> MaskedState:
         if not jax.tree.leaves(params, is_leaf=lambda x: x is None):
             # Nothing to mask: an empty tree, or the placeholder of optax.tree_map_params.
             return MaskedState(self.inner.init(params))

@@ -79,7 +79,7 @@ class Number(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class NamedNumbers(Kind):
-    """NamedNumbers for the whole tree by name: a dict of arrays of shape ()."""
+    """Numbers of the whole tree, by name: a dict of arrays of shape ()."""
 
 
 @dataclasses.dataclass(frozen=True)

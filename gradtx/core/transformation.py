@@ -209,6 +209,13 @@ class GradientTransformation(Value):
         (name, tx), (field,) = *inner.items(), nested
         return {name: (tx, getattr(state, field))}
 
+    def inner_names(self) -> Mapping[tuple[Any, ...], str]:
+        """Names in `inner_states` that are not where the transformation stands in the fields.
+
+        From the field, and the index or key in it, to the name.
+        """
+        return {}
+
     def inner_params(self, name: str, params: Params) -> Params:
         """The part of the parameters that the inner transformation of this name sees."""
         del name
@@ -229,6 +236,14 @@ class GradientTransformation(Value):
             elif isinstance(value, int | float) or hasattr(value, "dtype"):
                 found[name] = value
         return found
+
+    def stored_hyperparams(self, state: State) -> Mapping[str, tuple[State, str]]:
+        """Those of `current_hyperparams` that are in the state, so that they can be set.
+
+        From the name to the part of the state that has them as `hyperparams`, and the name there.
+        """
+        del state
+        return {}
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         """Where the next gradient is to be taken: `params`, unless the method looks ahead.
@@ -283,6 +298,17 @@ class _Pair(GradientTransformation):
         )
         return with_others_of(updates, new), state
 
+    def stored_hyperparams(self, state: State) -> Mapping[str, tuple[State, str]]:
+        return {
+            place + name: (part, name)
+            for place, part in _parts_with_hyperparams(state)
+            for name in part.hyperparams
+        }
+
+    def current_hyperparams(self, state: State) -> Mapping[str, Any]:
+        stored = self.stored_hyperparams(state).items()
+        return {full: part.hyperparams[name] for full, (part, name) in stored}
+
     @functools.cached_property
     def required_extra_args(self) -> Mapping[str, str]:
         parameters = inspect.signature(self.update_fn).parameters.values()
@@ -293,6 +319,31 @@ class _Pair(GradientTransformation):
 
     def __repr__(self) -> str:
         return f"GradientTransformation({show(self.init_fn)}, {show(self.update_fn)})"
+
+
+def items_of(value: Value) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """What the plain fields hold, and where: the field, and the index or key in it."""
+
+    def inside(item: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        if isinstance(item, tuple | dict):
+            for key, part in item.items() if isinstance(item, dict) else enumerate(item):
+                yield from inside(part, (*place, key))
+        else:
+            yield place, item
+
+    for name in value._children:
+        yield from inside(getattr(value, name), (name,))
+
+
+def _parts_with_hyperparams(state: State, place: str = "") -> Iterator[tuple[str, Any]]:
+    """What `optax.inject_hyperparams` has put into a foreign state, and where."""
+    if isinstance(state, tuple) and isinstance(getattr(state, "hyperparams", None), dict):
+        yield place, state
+    one_level, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda x: x is not state)
+    for path, part in one_level:
+        if path:
+            key = jax.tree_util.keystr(path, simple=True, separator="/")
+            yield from _parts_with_hyperparams(part, f"{place}{key}/")
 
 
 def _kinds_of(state: State) -> dict[str, Kind]:
@@ -391,6 +442,20 @@ class Composed(GradientTransformation):
         if any(isinstance(field, GradientTransformation) for field in fields):
             return self._composition.inner_states(state)
         return {}
+
+    def inner_names(self) -> Mapping[tuple[Any, ...], str]:
+        own = {
+            id(item): place
+            for place, item in items_of(self)
+            if isinstance(item, GradientTransformation)
+        }
+        if not own:
+            return {}
+        return {
+            own[id(item)]: self._composition.inner_names().get(place, str(place[-1]))
+            for place, item in items_of(self._composition)
+            if id(item) in own
+        }
 
     def inner_params(self, name: str, params: Params) -> Params:
         return self._composition.inner_params(name, params)

@@ -125,7 +125,7 @@ class scale_by_backtracking_linesearch(GradientTransformation):
         check_nonnegative("atol", self.atol)
         check_nonnegative("rtol", self.rtol)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByBacktrackingLinesearchState:
         dtype = real_dtype_of(params)
         return ScaleByBacktrackingLinesearchState(
             learning_rate=jnp.ones((), dtype),

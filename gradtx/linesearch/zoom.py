@@ -198,7 +198,7 @@ class scale_by_zoom_linesearch(GradientTransformation):
                 f"got {self.initial_guess_strategy!r}"
             )
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByZoomLinesearchState:
         dtype = real_dtype_of(params)
         infinite = [jnp.full((), jnp.inf, dtype) for _ in range(3)]
         return ScaleByZoomLinesearchState(

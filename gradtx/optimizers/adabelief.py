@@ -87,7 +87,7 @@ class scale_by_belief(GradientTransformation):
         check_nonnegative("eps", self.eps)
         check_nonnegative("eps_root", self.eps_root)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByBeliefState:
         return ScaleByBeliefState(zero_count(), zeros_like(params), zeros_like(params, real=True))
 
     def transform(

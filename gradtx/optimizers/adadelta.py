@@ -73,7 +73,7 @@ class scale_by_adadelta(GradientTransformation):
         check_fraction("rho", self.rho)
         check_positive("eps", self.eps)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByAdaDeltaState:
         return ScaleByAdaDeltaState(zeros_like(params, real=True), zeros_like(params, real=True))
 
     def transform(

@@ -134,7 +134,7 @@ class scale_by_factored_rms(GradientTransformation):
         check_steps("min_dim_size_to_factor", self.min_dim_size_to_factor, low=1)
         check_positive("epsilon", self.epsilon)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> FactoredState:
         def axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
             return factored_axes(shape, self.min_dim_size_to_factor) if self.factored else None
 

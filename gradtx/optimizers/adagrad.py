@@ -68,7 +68,7 @@ class scale_by_rss(GradientTransformation):
         check_nonnegative("initial_accumulator_value", self.initial_accumulator_value)
         check_nonnegative("eps", self.eps)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByRssState:
         return ScaleByRssState(full_like(params, self.initial_accumulator_value, real=True))
 
     def transform(

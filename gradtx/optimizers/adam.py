@@ -111,7 +111,7 @@ class scale_by_adam(GradientTransformation):
         if self.nesterov and not self.bias_correction:
             raise ValueError("nesterov=True is defined with bias_correction=True only")
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(
             zero_count(), zeros_like(params, self.mu_dtype), zeros_like(params, real=True)
         )

@@ -58,7 +58,7 @@ class scale_by_adamax(GradientTransformation):
         check_fraction("b2", self.b2)
         check_positive("eps", self.eps)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(zero_count(), zeros_like(params), zeros_like(params, real=True))
 
     def transform(

@@ -86,7 +86,7 @@ class scale_by_adan(GradientTransformation):
         check_nonnegative("eps", self.eps)
         check_nonnegative("eps_root", self.eps_root)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByAdanState:
         return ScaleByAdanState(
             m=zeros_like(params),
             v=zeros_like(params),

@@ -101,7 +101,7 @@ class scale_by_amsgrad(GradientTransformation):
         check_nonnegative("eps", self.eps)
         check_nonnegative("eps_root", self.eps_root)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByAmsgradState:
         return ScaleByAmsgradState(
             zero_count(),
             zeros_like(params, self.mu_dtype),

@@ -109,7 +109,7 @@ class scale_by_lbfgs(GradientTransformation):
         check_steps("memory_size", self.memory_size, low=1)
         object.__setattr__(self, "memory_size", int(self.memory_size))
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByLBFGSState:
         return ScaleByLBFGSState(
             count=zero_count(),
             params=zeros_like(params),

@@ -80,7 +80,7 @@ class scale_by_distance_over_gradients(GradientTransformation):
         check_positive("eps", self.eps)
         check_number("global_scale", self.global_scale)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByDistanceOverGradientsState:
         zeros = reduced_zeros_like(params, lambda shape: ())
         _, first = map_leaves(
             first_distance_rule, optimised_only(params), reduced=(zeros,), reps_rel=self.reps_rel

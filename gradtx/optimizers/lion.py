@@ -111,7 +111,7 @@ class scale_by_lion(GradientTransformation):
         if self.mode not in LION_RULES:
             raise ValueError(f"mode must be one of {list(LION_RULES)}, got {self.mode!r}")
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByLionState:
         return ScaleByLionState(zero_count(), zeros_like(params, self.mu_dtype))
 
     def transform(

@@ -93,7 +93,7 @@ class scale_by_nadam(GradientTransformation):
         check_nonnegative("eps_root", self.eps_root)
         check_nonnegative("momentum_decay", self.momentum_decay)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByNadamState:
         mu, nu = zeros_like(params, self.mu_dtype), zeros_like(params, real=True)
         return ScaleByNadamState(zero_count(), as_float(1.0), mu, nu)
 

@@ -88,7 +88,7 @@ class scale_by_novograd(GradientTransformation):
         check_nonnegative("eps_root", self.eps_root)
         add_decayed_weights(self.weight_decay, self.mask)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByNovogradState:
         mu = zeros_like(params, self.mu_dtype)
         return ScaleByNovogradState(zero_count(), mu, reduced_zeros_like(params, lambda _: ()))
 

@@ -62,7 +62,7 @@ class scale_by_optimistic_gradient(GradientTransformation):
         check_number("alpha", self.alpha)
         check_number("beta", self.beta)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByOptimisticGradientState:
         return ScaleByOptimisticGradientState(jnp.array(True), zeros_like(params))
 
     def transform(

@@ -73,7 +73,7 @@ class scale_by_polyak(GradientTransformation):
         if self.variant not in ("sps", "sps+"):
             raise ValueError(f"variant must be 'sps' or 'sps+', got {self.variant!r}")
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> EmptyState:
         return EmptyState()
 
     def transform(

@@ -113,7 +113,7 @@ class scale_by_radam(GradientTransformation):
         check_nonnegative("eps_root", self.eps_root)
         check_number("threshold", self.threshold, 4.0, open_low=True)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(zero_count(), zeros_like(params), zeros_like(params, real=True))
 
     def transform(

@@ -90,7 +90,7 @@ class scale_by_rprop(GradientTransformation):
                 f"got {self.min_step_size} and {self.max_step_size}"
             )
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByRpropState:
         return ScaleByRpropState(
             full_like(params, self.learning_rate, real=True), zeros_like(params)
         )

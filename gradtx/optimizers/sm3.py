@@ -83,7 +83,7 @@ class scale_by_sm3(GradientTransformation):
         check_number("b2", self.b2, 0.0, 1.0)
         check_nonnegative("eps", self.eps)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleBySM3State:
         vectors = reduced_zeros_like(
             params, lambda shape: [(axis,) for axis in range(len(shape))] or [()]
         )

@@ -68,7 +68,7 @@ class scale_by_yogi(GradientTransformation):
         check_nonnegative("eps_root", self.eps_root)
         check_nonnegative("initial_accumulator_value", self.initial_accumulator_value)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByAdamState:
         return ScaleByAdamState(
             zero_count(),
             full_like(params, self.initial_accumulator_value),

@@ -58,7 +58,7 @@ class zero_nans(GradientTransformation):
     [0. 1.] True
     """
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ZeroNansState:
         found = jax.tree.map(lambda p: jnp.array(False) if is_optimised(p) else None, params)
         return ZeroNansState(found)
 

@@ -68,7 +68,7 @@ class add_noise(GradientTransformation):
         if not whole or self.key < 0:
             raise TypeError(f"key must be one random key or a whole number >= 0, got {self.key!r}")
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> AddNoiseState:
         if np.shape(self.key) == (2,):
             return AddNoiseState(
                 zero_count(), jax.random.wrap_key_data(jnp.array(self.key), impl="threefry2x32")

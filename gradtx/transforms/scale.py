@@ -70,7 +70,7 @@ class scale_by_schedule(GradientTransformation):
         if not callable(self.step_size_fn):
             raise TypeError(f"step_size_fn must be a schedule, got {self.step_size_fn!r}")
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ScaleByScheduleState:
         return ScaleByScheduleState(zero_count())
 
     def transform(

@@ -16,7 +16,7 @@ from gradtx.core.value import static
 class Stateless(GradientTransformation):
     """Base of the stages that remember nothing: they write `apply` alone."""
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> EmptyState:
         del params
         return EmptyState()
 

@@ -63,7 +63,7 @@ class trace(GradientTransformation):
     def validate(self) -> None:
         check_number("decay", self.decay, 0.0, 1.0)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> TraceState:
         return TraceState(zeros_like(params, self.accumulator_dtype))
 
     def transform(
@@ -121,7 +121,7 @@ class ema(GradientTransformation):
     def validate(self) -> None:
         check_fraction("decay", self.decay)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> EmaState:
         return EmaState(zero_count(), zeros_like(params, self.accumulator_dtype))
 
     def transform(

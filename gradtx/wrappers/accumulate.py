@@ -258,7 +258,7 @@ class accumulate(Accumulation):
         if self.on_nonfinite not in POLICIES:
             raise ValueError(f"on_nonfinite must be one of {POLICIES}, got {self.on_nonfinite!r}")
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> AccumulateState:
         held = None if _is_one(self.k) else zeros_like(params, self.accumulator_dtype)
         return AccumulateState(
             mini_step=zero_count(),
@@ -410,7 +410,7 @@ class MultiSteps(Accumulation):
         """Itself: in Optax `MultiSteps` is not a transformation."""
         return self
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> MultiStepsState:
         one = _is_one(self.every_k_schedule)
         step = zero_count()
         _, skip_state = self._should_skip(zeros_like(params), step, params)

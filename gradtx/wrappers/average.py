@@ -83,7 +83,7 @@ class ema_params(GradientTransformation):
     def validate(self) -> None:
         check_number("decay", self.decay, 0.0, 1.0, open_high=not self.debias)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> EmaParamsState:
         return EmaParamsState(zero_count(), copy_of(params, self.dtype))
 
     def transform(

@@ -77,7 +77,7 @@ class conditionally_transform(Conditional):
     >>> tx = gradtx.conditionally_transform(gradtx.clip(1.0), lambda step: step < 100)
     """
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ConditionallyTransformState:
         return ConditionallyTransformState(self.inner.init(params), zero_count())
 
     def transform(
@@ -113,7 +113,7 @@ class conditionally_mask(Conditional):
     >>> tx = gradtx.conditionally_mask(gradtx.adam(0.1), lambda step: step % 2 == 0)
     """
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ConditionallyMaskState:
         return ConditionallyMaskState(zero_count(), self.inner.init(params))
 
     def transform(
@@ -169,7 +169,7 @@ class apply_every(GradientTransformation):
     def validate(self) -> None:
         check_steps("k", self.k, 1)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> ApplyEvery:
         return ApplyEvery(zero_count(), zeros_like(params))
 
     def transform(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -48,7 +49,7 @@ class flatten(GradientTransformation):
     def validate(self) -> None:
         object.__setattr__(self, "inner", as_transformation(self.inner))
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> FlattenState:
         return FlattenState(self.inner.init(_ravel(params, params)))
 
     def transform(
@@ -62,6 +63,13 @@ class flatten(GradientTransformation):
             **extra_args,
         )
         return _unravel(flat, updates, like), FlattenState(inner_state)
+
+    def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
+        return {"inner": (self.inner, state.inner_state)}
+
+    def inner_params(self, name: str, params: Params) -> Params:
+        """The shapes and dtypes of the vectors."""
+        return jax.eval_shape(lambda tree: _ravel(tree, tree), params)
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         point = self.inner.lookahead_point(state.inner_state, _ravel(params, params))

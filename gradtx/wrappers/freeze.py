@@ -13,7 +13,7 @@ from gradtx.core.partition import (
     leaves_with_paths,
     partition,
 )
-from gradtx.core.select import checked_mask, masked, still
+from gradtx.core.select import MaskedState, checked_mask, masked, still
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import (
     Composed,
@@ -71,7 +71,7 @@ class freeze(GradientTransformation):
         else:
             object.__setattr__(self, "pattern", checked_mask(self.pattern))
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> MaskedState:
         if self._is_rule():
             check_rules_fit([self.pattern], params)
         return self._masked(params).init(params)

@@ -16,7 +16,13 @@ from gradtx.core.hyper import Compensated, Schedule
 from gradtx.core.leaf import is_optimised, wide_dtype
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.slot import Count, Inner, NamedNumbers, Params, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation, as_transformation
+from gradtx.core.transformation import (
+    Composed,
+    GradientTransformation,
+    TransformationPair,
+    as_transformation,
+    items_of,
+)
 from gradtx.core.value import Value, dtype, plain_number, show, static
 
 
@@ -77,6 +83,14 @@ class WrappedSchedule:
 Path = tuple[Any, ...]  # field names, indices and keys
 
 
+class _Number(NamedTuple):
+    """A number or schedule in a transformation: where it is, its full name, and it."""
+
+    path: Path
+    name: str
+    value: Any
+
+
 class injected(GradientTransformation):
     """A transformation with its numbers in the state; made by `inject_hyperparams`.
 
@@ -90,16 +104,14 @@ class injected(GradientTransformation):
     def validate(self) -> None:
         object.__setattr__(self, "inner", as_transformation(self.inner))
 
-    def _named(self) -> dict[str, tuple[Path, Any]]:
-        """From name to where the number or schedule is in `inner`, and it."""
-        numbers = _numbers(self.inner)
-        found = [(path, value) for path, value in numbers if path[-1] not in self.static_args]
-        names = _shortest([tuple(map(str, path)) for path, _ in found])
-        return dict(zip(names, found, strict=True))
+    def _named(self) -> dict[str, _Number]:
+        """The numbers and schedules inside that are in the state, by their names there."""
+        found = [x for x in _numbers(self.inner) if x.path[-1] not in self.static_args]
+        return dict(zip(_shortest([x.name for x in found]), found, strict=True))
 
     def check(self, name: str, value: Any) -> None:
         """Raises unless the hyperparameter of this name may have this value."""
-        *outer, last = self._named()[name][0]
+        *outer, last = self._named()[name].path
         node: Any = self.inner
         for part in outer:
             node = getattr(node, part) if isinstance(node, Value) else node[part]
@@ -109,9 +121,9 @@ class injected(GradientTransformation):
     def _current(self, hyperparams: Any, states: Any, **extra_args: Any) -> dict[str, jax.Array]:
         """The numbers of the next step: scheduled ones from their schedules."""
         numbers = {}
-        for name, (_, value) in self._named().items():
+        for name, place in self._named().items():
             if name in states:
-                number = _stateful(value)(states[name], **extra_args)
+                number = _stateful(place.value)(states[name], **extra_args)
             else:
                 number = hyperparams[name]
             numbers[name] = jnp.asarray(number, self._dtype())
@@ -120,12 +132,10 @@ class injected(GradientTransformation):
     def _dtype(self) -> Any:
         return self.hyperparam_dtype or jnp.result_type(float)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> InjectStatefulHyperparamsState:
         named = self._named()
-        states = {
-            name: _stateful(value).init() for name, (_, value) in named.items() if callable(value)
-        }
-        constants = {name: value for name, (_, value) in named.items() if name not in states}
+        states = {name: _stateful(x.value).init() for name, x in named.items() if callable(x.value)}
+        constants = {name: x.value for name, x in named.items() if name not in states}
         numbers = self._current(constants, states)
         return InjectStatefulHyperparamsState(
             zero_count(), numbers, states, self._with(numbers).init(params)
@@ -146,7 +156,7 @@ class injected(GradientTransformation):
             updates, state.inner_state, params, **extra_args
         )
         states = {
-            name: _stateful(named[name][1]).update(old, **extra_args)
+            name: _stateful(named[name].value).update(old, **extra_args)
             for name, old in states.items()
         }
         count = safe_increment(state.count)
@@ -155,7 +165,7 @@ class injected(GradientTransformation):
     def _with(self, numbers: Mapping[str, jax.Array]) -> GradientTransformation:
         """`inner` with these numbers."""
         changes = {}
-        for name, (path, constant) in self._named().items():
+        for name, (path, _, constant) in self._named().items():
             number = numbers[name]
             value = number.astype(wide_dtype(number.dtype))
             error: Any = 0.0
@@ -171,7 +181,18 @@ class injected(GradientTransformation):
         return {}
 
     def current_hyperparams(self, state: State) -> Mapping[str, Any]:
-        return self._current(state.hyperparams, state.hyperparams_states)
+        numbers = self._current(state.hyperparams, state.hyperparams_states)
+        return {place.name: numbers[name] for name, place in self._named().items()}
+
+    def stored_hyperparams(self, state: State) -> Mapping[str, tuple[State, str]]:
+        return {place.name: (state, name) for name, place in self._named().items()}
+
+    def at(self, state: State) -> GradientTransformation:
+        """The transformation inside, with the numbers that the next update will use."""
+        numbers = self._current(state.hyperparams, state.hyperparams_states)
+        changes = {place.path: numbers[name] for name, place in self._named().items()}
+        inner: GradientTransformation = _replaced(self.inner, changes)
+        return inner
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         numbers = self._current(state.hyperparams, state.hyperparams_states)
@@ -248,8 +269,9 @@ def inject_hyperparams(
     0.9
     """
     names = (static_args,) if isinstance(static_args, str) else tuple(static_args)
-    if isinstance(inner_factory, GradientTransformation):
-        known = {path[-1] for path, _ in _numbers(inner_factory)}
+    if isinstance(inner_factory, TransformationPair) and not isinstance(inner_factory, type):
+        inner_factory = as_transformation(inner_factory)
+        known = {number.path[-1] for number in _numbers(inner_factory)}
         _check_names(names, known)
         return injected(inner_factory, hyperparam_dtype, names)
     if not callable(inner_factory):
@@ -289,6 +311,8 @@ def hyperparams(tx: Any, state: State) -> dict[str, Any]:
     What is my learning rate now? Constants are numbers as they were given; scheduled ones are
     evaluated at the step count in the state. Where two stages have a number of the same name,
     its place stands before it, as in `"1/learning_rate"`: indices of a chain, names, labels.
+    Of a foreign transformation, those are shown that its state holds as `hyperparams`, as
+    `optax.inject_hyperparams` does; one that follows a schedule is that of the last update.
 
     Args:
       tx: a transformation, however nested.
@@ -308,8 +332,9 @@ def hyperparams(tx: Any, state: State) -> dict[str, Any]:
 def set_hyperparams(tx: Any, state: State, /, **values: Any) -> State:
     """The state with other numbers for some hyperparameters; no step is compiled anew.
 
-    Only what `inject_hyperparams` has put into the state can be set; names are those that
-    `hyperparams` shows. Names with a slash are given as `**{"1/learning_rate": 0.1}`.
+    Only what `inject_hyperparams` has put into the state can be set, Optax's included; names
+    are those that `hyperparams` shows. Names with a slash are given as
+    `**{"1/learning_rate": 0.1}`.
 
     Args:
       tx: a transformation, however nested.
@@ -325,75 +350,84 @@ def set_hyperparams(tx: Any, state: State, /, **values: Any) -> State:
     >>> print(gradtx.hyperparams(tx, state)["learning_rate"])
     0.01
     """
-    places = _places(tx, state)
-    free = [name for name, place in places.items() if isinstance(place.owner, injected)]
-    replaced: dict[int, Any] = {}
     for name, value in values.items():
-        if name not in free:
-            kind = "a constant of the transformation" if name in places else "no hyperparameter"
-            raise ValueError(
-                f"{name!r} is {kind}; those that can be set are {free}"
-                + ("" if free else ": wrap the transformation in inject_hyperparams")
-            )
-        place = places[name]
-        if place.name in place.state.hyperparams_states:
-            raise ValueError(f"{name} follows a schedule, and cannot be set")
-        place.owner.check(place.name, value)
-        new = replaced.get(id(place.state), place.state)
-        number = jnp.full_like(new.hyperparams[place.name], value)
-        replaced[id(place.state)] = new._replace(
-            hyperparams={**new.hyperparams, place.name: number}
+        state = _with_number(tx, state, name, value)
+    return state
+
+
+def _with_number(tx: Any, state: State, name: str, value: Any) -> State:
+    places = _places(tx, state)
+    if name not in places or places[name].part is None:
+        kind = "a constant of the transformation" if name in places else "no hyperparameter"
+        free = [other for other, place in places.items() if place.part is not None]
+        raise ValueError(
+            f"{name!r} is {kind}; those that can be set are {free}"
+            + ("" if free else ": wrap the transformation in inject_hyperparams")
         )
+    _, owner, part, key = places[name]
+    if key in getattr(part, "hyperparams_states", ()):
+        raise ValueError(f"{name} follows a schedule, and cannot be set")
+    if isinstance(owner, injected):
+        owner.check(key, value)
+    number = jnp.full_like(part.hyperparams[key], value)
+    new = part._replace(hyperparams={**part.hyperparams, key: number})
     return jax.tree.map(
-        lambda node: replaced.get(id(node), node), state, is_leaf=lambda node: id(node) in replaced
+        lambda node: new if node is part else node, state, is_leaf=lambda node: node is part
     )
 
 
 class _Place(NamedTuple):
-    """Where a hyperparameter is: its value, the transformation, its state, its name there."""
+    """Where a hyperparameter is: its value, the transformation; what of the state has it, as what.
+
+    `part` is `None` for constants of the transformation.
+    """
 
     value: Any
     owner: Any
-    state: Any
-    name: str
+    part: Any
+    key: str
 
 
 def _places(tx: Any, state: State) -> dict[str, _Place]:
-    found: list[tuple[tuple[str, ...], _Place]] = []
+    found: dict[str, _Place] = {}
 
-    def visit(tx: GradientTransformation, state: State, path: tuple[str, ...]) -> None:
+    def visit(tx: GradientTransformation, state: State, before: str) -> None:
+        stored = tx.stored_hyperparams(state)
         for name, value in tx.current_hyperparams(state).items():
-            found.append(((*path, *name.split("/")), _Place(value, tx, state, name)))
+            place = _Place(value, tx, *stored.get(name, (None, name)))
+            found.setdefault(before + name, place)
+        if isinstance(tx, injected):
+            # What is not in the state: whole numbers, static_args, what a foreign state holds.
+            visit(tx.at(state), state.inner_state, before)
         for part, (inner, inner_state) in tx.inner_states(state).items():
-            visit(inner, inner_state, (*path, part))
+            visit(inner, inner_state, f"{before}{part}/")
 
-    visit(as_transformation(tx), state, ())
-    names = _shortest([path for path, _ in found])
-    return dict(zip(names, (place for _, place in found), strict=True))
-
-
-def _shortest(paths: list[tuple[str, ...]]) -> list[str]:
-    """The last part of each path where that is unique, else the whole."""
-    last = [path[-1] for path in paths]
-    return [path[-1] if last.count(path[-1]) == 1 else "/".join(path) for path in paths]
+    visit(as_transformation(tx), state, "")
+    return dict(zip(_shortest(list(found)), found.values(), strict=True))
 
 
-def _numbers(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every float hyperparameter or schedule inside a transformation, and where it is."""
+def _shortest(names: list[str]) -> list[str]:
+    """The last part of each name where that is unique, else the whole."""
+    last = [name.rsplit("/", 1)[-1] for name in names]
+    return [
+        short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)
+    ]
+
+
+def _numbers(node: Any, path: Path = (), name: Path = ()) -> Iterator[_Number]:
+    """Every float hyperparameter or schedule inside a transformation."""
     if isinstance(node, injected):
         raise TypeError(f"{node} is inside inject_hyperparams a second time")
     if isinstance(node, Value) and not isinstance(node, Schedule):
-        for field in dataclasses.fields(node):  # type: ignore[arg-type]
-            if not (field.metadata.get("static") or field.metadata.get("integer")):
-                yield from _numbers(getattr(node, field.name), (*path, field.name))
-    elif isinstance(node, tuple):
-        for i, item in enumerate(node):
-            yield from _numbers(item, (*path, i))
-    elif isinstance(node, dict):
-        for key, item in node.items():
-            yield from _numbers(item, (*path, key))
+        names = node.inner_names() if isinstance(node, GradientTransformation) else {}
+        whole = {f.name for f in dataclasses.fields(node) if f.metadata.get("integer")}  # type: ignore[arg-type]
+        for place, item in items_of(node):
+            # A field that holds several is not part of their names: indices and keys are.
+            part = (names[place],) if place in names else place[1:] or place
+            if place[0] not in whole:
+                yield from _numbers(item, (*path, *place), (*name, *part))
     elif callable(node) or is_optimised(node):
-        yield path, node
+        yield _Number(path, "/".join(map(str, name)), node)
 
 
 def _replaced(node: Any, changes: Mapping[Path, Any]) -> Any:

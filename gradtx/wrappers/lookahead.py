@@ -103,7 +103,7 @@ class lookahead(GradientTransformation):
         check_steps("sync_period", self.sync_period, 1)
         check_nonnegative("slow_step_size", self.slow_step_size)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> LookaheadState:
         paired = isinstance(params, LookaheadParams)
         fast = params.fast if paired else params
         slow = None if paired else copy_of(params)

@@ -54,7 +54,7 @@ class snapshot(GradientTransformation):
             raise TypeError(f"measure_name must be a string, got {self.measure_name!r}")
         _check_function("measure", self.measure)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> SnapshotState:
         measured = self.measure(optimised_only(params))
         # A measure may return what it was given.
         measured = jax.tree.map(lambda x: _strong(x, copy=True), measured)
@@ -110,7 +110,7 @@ class monitor(GradientTransformation):
         measures = {name: _as_measure(self.measures[name]) for name in sorted(self.measures)}
         object.__setattr__(self, "measures", measures)
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> MonitorState:
         measurements, states = {}, []
         for name, measure in self.measures.items():
             states.append(measure.init(params))

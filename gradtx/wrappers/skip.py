@@ -92,7 +92,7 @@ class skip_nonfinite(GradientTransformation):
         elif self.on_limit != "hold":
             raise ValueError(f"on_limit={self.on_limit!r} needs max_consecutive, got None")
 
-    def init(self, params: Params) -> State:
+    def init(self, params: Params) -> SkipNonfiniteState:
         return SkipNonfiniteState(
             notfinite_count=zero_count(),
             last_finite=jnp.array(True),

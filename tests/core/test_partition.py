@@ -166,6 +166,16 @@ def test_first_rule_that_fits_wins():
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
+def test_of_two_rules_that_fit_a_leaf_the_first_counts():
+    rules = [("head", gradtx.sgd(0.1)), ("w", gradtx.sgd(0.2))]
+    found = gradtx.groups(rules, default=gradtx.sgd(0.3)).assignment(FLOATS)
+    assert found["head/w"] == "head" and found["encoder/w"] == "w"
+
+
+def test_rules_need_not_fit_a_tree_without_optimised_leaves():
+    gradtx.groups([("w", gradtx.sgd(0.1))], default=gradtx.sgd(0.3)).init({"n": jnp.arange(2)})
+
+
 @pytest.mark.parametrize("rules", [[("typo", gradtx.sgd(1.0))], [("w", gradtx.sgd(1.0))] * 2])
 def test_a_rule_that_fits_nothing_is_refused(rules):
     tx = gradtx.groups(rules, default=gradtx.sgd(0.1))
@@ -206,3 +216,14 @@ def test_functions_of_one_name_have_states_of_their_own():
     ]
     state = gradtx.groups(rules, gradtx.sgd(0.1)).init({"a": jnp.ones(2), "b": jnp.ones(2)})
     assert list(state.inner_states) == ["<lambda>", "<lambda>'", "default"]
+
+
+def test_a_norm_inside_is_that_of_its_leaves_and_before_it_that_of_all():
+    params = {"a": jnp.asarray([3.0]), "b": jnp.asarray([4.0])}
+    clip = gradtx.clip_by_global_norm(1.0)
+    labels = {"a": "one", "b": "two"}
+    inside = gradtx.partition({"one": clip, "two": clip}, labels)
+    same = gradtx.partition({"one": gradtx.identity(), "two": gradtx.identity()}, labels)
+    for tx, expected in ((inside, (1.0, 1.0)), (gradtx.chain(clip, same), (0.6, 0.8))):
+        updates, _ = tx.update(params, tx.init(params), params)
+        np.testing.assert_allclose([*updates["a"], *updates["b"]], expected, rtol=1e-6)

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -40,6 +42,15 @@ def test_stages_bytes_and_labels():
     text = str(found)
     assert "encoder/w   (3, 2)   float32    e/default" in text
     assert text.startswith("10 parameters in 3 leaves; 48 bytes of state, 4.80 per parameter")
+    # A stage stands two places further in than what holds it, which is shown by its name alone.
+    assert re.search(
+        r"(?m)^      e: groups +28 bytes\n        b\$: sgd\(learning_rate=0.1\) ", text
+    )
+
+
+def test_narrow_state_counts_its_own_bytes():
+    narrow = gradtx.trace(0.9, accumulator_dtype="bfloat16")
+    assert gradtx.describe(narrow, {"w": jnp.zeros(5)}).state_bytes == 10
 
 
 def test_abstract_parameters_of_any_size():

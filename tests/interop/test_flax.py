@@ -151,3 +151,30 @@ def test_frozen_dict():
     tx = gradtx.adam(0.1)
     moved, _ = tx.step(grads, tx.init(params), params)
     assert type(moved) is type(params)
+
+
+def test_nnx_groups_and_frozen_layers():
+    model = Network(nnx.Rngs(0))
+    rest = gradtx.groups([("bias|norm", gradtx.sgd(0.1))], default=gradtx.adamw(0.01))
+    optimizer = nnx.Optimizer(model, gradtx.freeze(rest, "hidden"), wrt=nnx.Param)
+    before = jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))
+    for _ in range(2):
+        optimizer.update(model, nnx.grad(loss_of)(model))
+    after = nnx.state(model, nnx.Param)
+    chex.assert_trees_all_equal(before["hidden"], after["hidden"])
+    assert all(
+        jnp.any(before["out"][name][...] != after["out"][name][...]) for name in ("kernel", "bias")
+    )
+
+
+def test_nnx_extra_args_reach_a_search():
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    graph, params = nnx.split(model)
+    expected = gradtx.minimize(lambda p: loss_of(nnx.merge(graph, p)), params, max_steps=4)
+    optimizer = nnx.Optimizer(model, gradtx.lbfgs(), wrt=nnx.Param)
+    for _ in range(4):
+        value, grads = nnx.value_and_grad(loss_of)(model)
+        optimizer.update(
+            model, grads, value=value, grad=grads, value_fn=lambda p: loss_of(nnx.merge(graph, p))
+        )
+    chex.assert_trees_all_close(nnx.state(model), expected.params, rtol=1e-4)

@@ -157,3 +157,21 @@ def test_every_wrapper_is_in_the_matrix():
         if any(isinstance(x, gradtx.GradientTransformation) for x in vars(tx).values())
     }
     assert holding - {"multi_transform"} <= {name.split("-")[0] for name in WRAPPERS}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_extra_args_reach_what_is_inside(wrapper):
+    """A transformation from outside that needs one argument, takes one and ignores others."""
+    seen = []
+
+    def update(updates, state, params=None, *, needed, taken=None):
+        seen.append((needed, taken))
+        return updates, state
+
+    probe = gradtx.GradientTransformation(gradtx.init_empty_state, update)
+    tx = WRAPPERS[wrapper](probe)
+    assert "needed" in tx.required_extra_args
+    state = tx.init(PARAMS)
+    for _ in range(2):
+        _, state = tx.update(PARAMS, state, PARAMS, needed="a", taken="b", other="c")
+    assert set(seen) == {("a", "b")}

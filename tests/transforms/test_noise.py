@@ -118,3 +118,14 @@ def test_what_is_not_a_key(key):
     for make in (gradtx.add_noise, gradtx.noisy_sgd):
         with pytest.raises(TypeError, match="key must be one random key or a whole number"):
             make(0.1, 0.5, key=key)
+
+
+def test_vmap_over_keys_is_each_key_alone():
+    tx = gradtx.add_noise(1.0, 0.5, key=0)
+    keys = jax.random.split(jax.random.key(3), 4)
+    zeros = jnp.zeros(5)
+    states = jax.vmap(lambda key: tx.init(zeros)._replace(rng_key=key))(keys)
+    found, _ = jax.vmap(tx.update, in_axes=(None, 0))(zeros, states)
+    assert len(np.unique(found)) == found.size
+    for key, noise in zip(keys, found, strict=True):
+        np.testing.assert_allclose(noise, run(tx.replace(key=key), zeros), rtol=1e-6)

@@ -1,5 +1,8 @@
 """Multiplying by a number, a schedule, the learning rate."""
 
+import dataclasses
+import inspect
+
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,9 @@ import pytest
 from hypothesis import given
 
 import gradtx
+from tests.examples import EXAMPLES, public_transformations
 from tests.oracles import STEPS, Problem, check_double, falling, few, rates
+from tests.properties.test_laws import EXTRA
 
 
 def steps(problem, step):
@@ -60,3 +65,29 @@ def test_rate_does_not_promote():
     for dtype in (jnp.bfloat16, jnp.float16):
         tx = gradtx.scale(jnp.float32(2.0))
         assert tx.update(jnp.ones(2, dtype), tx.init(None))[0].dtype == dtype
+
+
+SCHEDULED = [
+    (name, field.name)
+    for name, made in public_transformations().items()
+    if inspect.isclass(made)
+    for field in dataclasses.fields(made)
+    if field.type == "ScalarOrSchedule"
+]
+
+
+@pytest.mark.parametrize("name, field", SCHEDULED)
+def test_every_schedule_counts_the_steps_from_0(name, field):
+    seen = []
+
+    def schedule(count):
+        seen.append(int(count))
+        return 0.1
+
+    tx = EXAMPLES[f"{name}-0"].replace(**{field: schedule})
+    params = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
+    state = tx.init(params)
+    for step in range(3):
+        seen.clear()
+        _, state = tx.update(params, state, params, **EXTRA, grad=params)
+        assert set(seen) == {step}

@@ -131,3 +131,13 @@ def test_extra_arguments_and_foreign_inners():
 def test_bad_arguments():
     with pytest.raises(TypeError, match="transformation"):
         gradtx.flatten(0.1)
+
+
+def test_what_is_inside_is_described():
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(3)}
+    labelled = gradtx.groups(
+        [(lambda path, leaf: leaf.shape == (7,), gradtx.adam(0.1))], default=gradtx.sgd(0.1)
+    )
+    description = gradtx.describe(gradtx.flatten(labelled), params)
+    assert "adam(learning_rate=0.1" in str(description)
+    assert {label for *_, label in description.leaves} == {""}  # the labels are the vector's

@@ -182,6 +182,24 @@ def nested():
     return gradtx.chain(gradtx.clip(2.0), gradtx.masked(inner, True))
 
 
+def test_stateful_schedules_see_extra_args():
+    class of_the_loss:
+        def init(self):
+            return jnp.zeros(())
+
+        def update(self, state, **extra_args):
+            return state + extra_args.get("value", 0.0)
+
+        def __call__(self, state, **extra_args):
+            return state + 2.0 * extra_args.get("value", 0.0)
+
+    tx = gradtx.inject_hyperparams(gradtx.sgd)(of_the_loss())
+    state = tx.init(jnp.ones(()))
+    for expected in (-2.0, -3.0):
+        updates, state = tx.update(jnp.ones(()), state, value=1.0)
+        assert updates == expected
+
+
 def test_hyperparams_at_any_depth():
     tx = nested()
     state = tx.init(PARAMS)
@@ -191,6 +209,125 @@ def test_hyperparams_at_any_depth():
         assert float(found["1/inner/slow/learning_rate"]) == 1.0 - step / 4
         assert float(found["1/inner/fast/learning_rate"]) == np.float32(0.1)
         _, state = tx.update(PARAMS, state, PARAMS)
+
+
+def two(*rules):
+    return gradtx.groups([(rule, gradtx.sgd(0.1)) for rule in rules], default=gradtx.sgd(0.2))
+
+
+NESTED = {
+    "chain in chain": gradtx.chain(gradtx.chain(gradtx.sgd(0.1), gradtx.sgd(0.2)), gradtx.sgd(0.3)),
+    "named_chain": gradtx.named_chain(("a", gradtx.sgd(0.1)), ("b/c", gradtx.sgd(0.2))),
+    "partition": gradtx.partition({1: gradtx.sgd(0.1), "b": gradtx.sgd(0.2)}, {"w": 1, "b": "b"}),
+    "groups": two("^b"),
+    "groups whose rules have one name": two("default", "b/w"),
+    "masked": gradtx.masked(gradtx.chain(gradtx.ema(0.5), gradtx.ema(0.9)), True),
+    "accumulate": gradtx.chain(gradtx.accumulate(gradtx.sgd(0.1), 2), gradtx.sgd(0.2)),
+    "accumulate, scheduled": gradtx.accumulate(gradtx.sgd(0.1), gradtx.linear_schedule(1, 3, 2)),
+    "lookahead": gradtx.chain(gradtx.lookahead(gradtx.sgd(0.1), 2, 0.5), gradtx.sgd(0.2)),
+    "selective_transform": gradtx.chain(
+        gradtx.selective_transform(gradtx.sgd(0.1), freeze_mask=False), gradtx.sgd(0.2)
+    ),
+    "lbfgs": gradtx.chain(gradtx.lbfgs(), gradtx.lbfgs()),
+    "schedules": gradtx.chain(gradtx.sgd(falling), gradtx.sgd(falling)),
+}
+PARAMS_OF_RULES = {"default": jnp.ones(3), "b": {"w": jnp.ones(2)}, "x": jnp.ones(2)}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_names_are_those_of_the_transformation_as_it_is(name):
+    params = PARAMS_OF_RULES if "rules" in name else PARAMS
+    tx = NESTED[name]
+    injected = gradtx.inject_hyperparams(tx)
+    state = injected.init(params)
+    plain = gradtx.hyperparams(tx, tx.init(params))
+    found = gradtx.hyperparams(injected, state)
+    assert set(found) == set(plain)
+    assert set(state.hyperparams) <= set(found)
+    for number in plain:
+        np.testing.assert_allclose(found[number], plain[number], rtol=1e-6)
+
+
+def test_names_in_the_state():
+    def in_state(tx, params=PARAMS):
+        return set(gradtx.inject_hyperparams(tx).init(params).hyperparams)
+
+    rates = {name: {f"{p}/learning_rate" for p in places} for name, places in {
+        "chain in chain": ("0/0", "0/1", "1"), "named_chain": ("a", "b/c"), "partition": ("1", "b"),
+        "groups": ("^b", "default"),
+    }.items()}  # fmt: skip
+    assert {name: in_state(NESTED[name]) for name in rates} == rates
+    assert in_state(two("default", "b/w"), PARAMS_OF_RULES) == {
+        "default/learning_rate", "b/w/learning_rate", "default'/learning_rate"
+    }  # fmt: skip
+    assert in_state(NESTED["accumulate, scheduled"]) == {"learning_rate"}
+    assert in_state(NESTED["selective_transform"]) == {"0/train/learning_rate", "1/learning_rate"}
+
+
+def test_what_stays_constant_is_shown_and_cannot_be_set():
+    schedule = gradtx.linear_schedule(1.0, 0.0, 10)
+    tx = gradtx.inject_hyperparams(
+        gradtx.accumulate(gradtx.sgd(schedule, 0.5), 2), static_args="learning_rate"
+    )
+    state = tx.init(PARAMS)
+    found = gradtx.hyperparams(tx, state)
+    assert {name: float(x) for name, x in found.items()} == {
+        "k": 2.0, "learning_rate": 1.0, "momentum": 0.5
+    }  # fmt: skip
+    for name in ("k", "learning_rate"):
+        with pytest.raises(ValueError, match=rf"'{name}' is a constant .* are \['momentum'\]"):
+            gradtx.set_hyperparams(tx, state, **{name: 1})
+
+
+@jax.numpy_dtype_promotion("standard")  # Optax mixes dtypes
+def test_what_optax_has_injected():
+    adam = optax.inject_hyperparams(optax.adam)(1e-3)
+    falls = optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(1.0, 0.0, 4))
+    assert float(gradtx.hyperparams(adam, adam.init(PARAMS))["b1"]) == np.float32(0.9)
+
+    deep = optax.chain(optax.clip(1.0), optax.masked(adam, True), falls)
+    tx = gradtx.chain(gradtx.accumulate(deep, 1), gradtx.sgd(0.5))
+    state = tx.init(PARAMS)
+    found = gradtx.hyperparams(tx, state)
+    place = "0/inner/1/inner_state/learning_rate"
+    assert float(found[place]) == np.float32(1e-3) and float(found["b2"]) == np.float32(0.999)
+    assert float(found["0/inner/2/learning_rate"]) == 1.0 and found["1/learning_rate"] == 0.5
+    new = gradtx.set_hyperparams(tx, state, **{place: 1e-2, "b1": 0.5})
+    assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
+    assert float(gradtx.hyperparams(tx, state)["b1"]) == np.float32(0.9)
+    other = gradtx.chain(
+        optax.chain(optax.clip(1.0), optax.adam(1e-2, b1=0.5), falls), gradtx.sgd(0.5)
+    )
+    updates, new = tx.update(PARAMS, new, PARAMS)
+    expected, _ = other.update(PARAMS, other.init(PARAMS), PARAMS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates, expected)
+    with pytest.raises(ValueError, match="follows a schedule"):
+        gradtx.set_hyperparams(tx, state, **{"0/inner/2/learning_rate": 0.1})
+    with pytest.raises(ValueError, match=r"is a constant .* can be set are \['0/inner/1/inner_st"):
+        gradtx.set_hyperparams(tx, state, **{"1/learning_rate": 0.1})
+
+
+@jax.numpy_dtype_promotion("standard")  # Optax mixes dtypes
+def test_optaxs_inside_injected_and_injected_inside_optaxs():
+    adam = optax.inject_hyperparams(optax.adam)(1e-3)
+    tx = gradtx.inject_hyperparams(gradtx.chain(adam, gradtx.sgd(0.2)))
+    values = {"0/learning_rate": 0.5, "1/learning_rate": 0.25, "b1": 0.75}
+    state = gradtx.set_hyperparams(tx, tx.init(PARAMS), **values)
+    found = gradtx.hyperparams(tx, state)
+    assert {name: float(found[name]) for name in values} == values
+    assert state.hyperparams["learning_rate"] == 0.25
+
+    around = optax.chain(optax.identity(), gradtx.inject_hyperparams(gradtx.sgd)(0.2))
+    state = gradtx.set_hyperparams(around, around.init(PARAMS), learning_rate=0.5)
+    updates, _ = around.update(PARAMS, state, PARAMS)
+    np.testing.assert_array_equal(updates["w"], -0.5 * PARAMS["w"])
+
+
+def test_a_foreign_transformation_is_injected_as_it_is():
+    tx = gradtx.inject_hyperparams(optax.sgd(0.5))
+    updates, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    assert state.hyperparams == {}
+    np.testing.assert_array_equal(updates["w"], -0.5 * PARAMS["w"])
 
 
 SCHEDULED = [name for name in DESCENTS if not re.search("rprop|optimistic_adam-", name)]

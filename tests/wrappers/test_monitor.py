@@ -176,3 +176,15 @@ def test_the_order_of_the_names_does_not_matter():
 def test_bad_arguments(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_the_norm_that_clipping_takes_is_measured_for_nothing():
+    params = {"w": jnp.ones((64, 8)), "b": jnp.ones(8)}
+    clipped = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.sgd(0.1))
+    measured = gradtx.chain(gradtx.snapshot("norm", gradtx.global_norm), clipped)
+
+    def reductions(tx):
+        program = jax.jit(tx.step).lower(params, tx.init(params), params).compile()
+        return program.as_text().count(" reduce(")
+
+    assert reductions(measured) == reductions(clipped) == 2
