@@ -65,10 +65,13 @@ def run(request: Request) -> int:
         optimizers = _choose("optimizer", request.optimizers, list(lineup.recipes(optax)))
     device = _find_device(request.device)
     torch_device = _torch_device(torch, device)
-    for file in (request.json, request.out and request.out / "chart.png"):
-        with _writing_to(file):
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
+    with _writing_to(request.out):
+        if request.out is not None:
+            request.out.mkdir(parents=True, exist_ok=True)
+    with _writing_to(request.json):
+        if request.json is not None:
+            request.json.parent.mkdir(parents=True, exist_ok=True)
+            request.json.open("a").close()
 
     with jax.default_device(device):
         setting = Setting(

@@ -39,9 +39,9 @@ def footprint(program: Program, shapes: Tree) -> Footprint:
 
 
 def count_kernels(hlo: str) -> int:
-    """Fusions, calls and the like in the entry computation, and in the arms of its branches.
+    r"""Fusions, calls and the like in the entry computation, and in the arms of its branches.
 
-    >>> count_kernels("ENTRY %main {\\n  %a = f32[] parameter(0)\\n  %b = f32[] add(%a, %a)\\n}")
+    >>> count_kernels("ENTRY %main {\n  %a = f32[] parameter(0)\n  %b = f32[] add(%a, %a)\n}")
     1
     """
     bodies = {

@@ -13,12 +13,11 @@ from gradtx.bench.suites import MemoryRow, Row, TimedRow
 # Okabe and Ito's palette, which stays apart under the common colour blindnesses.
 _BARS = {"gradtx": "#0072B2", "optax": "#E69F00"}
 _MARKS = {
-    "inner step": ("|", "#000000"),
+    "inner step": ("X", "#000000"),
     "torch fused": ("o", "#D55E00"),
     "torch foreach": ("s", "#CC79A7"),
     "torch default": ("D", "#009E73"),
 }
-_FLOOR = "floor"
 _HEIGHT = 0.38
 
 
@@ -51,7 +50,9 @@ def figure(title: str, rows: Sequence[Row]) -> Figure:
         axes.set_xlabel(heading)
     grid[0].set_yticks(range(len(rows)), [row.case for row in rows])
     grid[0].set_ylim(len(rows) - 0.4, -0.6)
-    handles, labels = grid[0].get_legend_handles_labels()
+    found = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
+    labels = [label for label in (*_BARS, *_MARKS, "floor") if label in found]
+    handles = [found[label] for label in labels]
     drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     drawn.suptitle(title)
     return drawn
@@ -67,16 +68,15 @@ def _draw(axes: Axes, values: Sequence[tuple[Mapping[str, float], float | None]]
         found = {y: row[label] for y, (row, _) in enumerate(values) if label in row}
         if found:
             axes.scatter(
-                list(found.values()), list(found), marker=marker, s=22, color=colour,
-                edgecolors="white" if marker != "|" else None, linewidths=0.5, label=label,
-                zorder=3,
+                list(found.values()), list(found), marker=marker, s=26, color=colour,
+                edgecolors="white", linewidths=0.5, label=label, zorder=3,
             )  # fmt: skip
     floors = {y: floor for y, (_, floor) in enumerate(values) if floor is not None}
     if floors:
         places = np.array(list(floors))
         axes.vlines(
             list(floors.values()), places - _HEIGHT, places + _HEIGHT,
-            color="0.2", linewidth=1.5, label=_FLOOR, zorder=2,
+            color="0.2", linewidth=1.5, label="floor", zorder=2,
         )  # fmt: skip
     axes.set_xlim(left=0)
     axes.grid(True, axis="x", color="0.9", linewidth=0.6)

@@ -40,7 +40,7 @@ class Program:
 
 
 def own_program(tx: gradtx.GradientTransformation) -> Program:
-    """gradtx's step."""
+    """The step of a gradtx transformation."""
     extra_args = dict.fromkeys(tx.required_extra_args, 1.0)
 
     def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:

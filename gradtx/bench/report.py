@@ -8,10 +8,10 @@ import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any
 
 import jax
 
@@ -30,7 +30,7 @@ class Machine:
       date: when it began, UTC.
       device: JAX's name of the device.
       cores: of the machine's processor.
-      system: operating system and processor.
+      processor: its model.
       bandwidth: bytes per second of a copy in the device's memory.
       versions: of the libraries that took part.
     """
@@ -38,19 +38,19 @@ class Machine:
     date: str
     device: str
     cores: int
-    system: str
+    processor: str
     bandwidth: float
     versions: dict[str, str]
 
 
 def machine(device: jax.Device, bandwidth: float, peers: Sequence[ModuleType | None]) -> Machine:
-    """This machine, now."""
+    """Describes this machine, now."""
     libraries = [gradtx, jax, *(peer for peer in peers if peer is not None)]
     return Machine(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        device=f"{device.platform} ({device.device_kind})",
+        device=f"{device.platform}: {device.device_kind}",
         cores=os.cpu_count() or 1,
-        system=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
         bandwidth=bandwidth,
         versions={library.__name__: library.__version__ for library in libraries},
     )
@@ -61,7 +61,7 @@ def head(machine: Machine) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return (
         f"{versions}\n"
-        f"{machine.device}, {machine.cores} cores, {machine.system}, {machine.date}\n"
+        f"{machine.device}; {machine.cores} cores of {machine.processor}; {machine.date}\n"
         f"copy bandwidth {machine.bandwidth / 1e9:.1f} GB/s: jitted, donated x + 1 on a large "
         "array, bytes read and written\n"
         "floor: each input read once, each output written once, at that bandwidth"
@@ -79,7 +79,7 @@ def headings(row: Row) -> str:
     names = ("temporaries", "bytes accessed", "kernels")
     above = "".join(f"{name:^{9 * len(labels)}}" for name in names)
     below = "".join(f"{label:>9}" for label in labels) * len(names)
-    return f"{'':{_CASE + 7}}{above}\n{'per parameter':{_CASE}}{'floor':>7}{below}"
+    return f"{'':{_CASE + 7}}{above.rstrip()}\n{'per parameter':{_CASE}}{'floor':>7}{below}"
 
 
 def lines(row: Row) -> str:
@@ -149,3 +149,11 @@ def _timed_lines(row: TimedRow) -> Iterator[str]:
 
 def _quartiles(spread: Spread, unit: float = 1.0) -> str:
     return f"{spread.low * unit:,.2f} - {spread.high * unit:,.2f}"
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"model name\s*: (.+)", pathlib.Path("/proc/cpuinfo").read_text())
+    except OSError:  # not Linux
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
