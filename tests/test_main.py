@@ -125,6 +125,7 @@ def test_bad_input_of_bench_is_one_line_and_exit_code_2_too(words, message, caps
 
 def test_what_bench_cannot_do_without_is_named(monkeypatch, capsys):
     for module in [name for name in sys.modules if name.startswith("gradtx.bench.")]:
+        monkeypatch.delattr(module, raising=False)
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["bench"]) == 2

@@ -142,8 +142,10 @@ def _find_device(platform: str | None) -> jax.Device:
 
 def _torch_device(torch: ModuleType | None, device: jax.Device) -> str | None:
     """PyTorch's name of the same device, or `None` where it cannot use it."""
-    if torch is None or device.platform == "cpu":
-        return torch and "cpu"
+    if torch is None:
+        return None
+    if device.platform == "cpu":
+        return "cpu"
     if device.platform == "gpu" and torch.cuda.is_available():
         return "cuda"
     print(f"this torch cannot use the {device.platform} and is left out")

@@ -151,12 +151,12 @@ def wrapped(names: Iterable[str], optax: ModuleType | None) -> list[Case]:
         inner, theirs = case.own, case.theirs
         guarded = optax and optax.apply_if_finite(theirs, _MAX_ERRORS)
         gathered = optax and optax.MultiSteps(theirs, WINDOW)
-        for own in (gradtx.skip_nonfinite(inner), gradtx.apply_if_finite(inner, _MAX_ERRORS)):
-            name = f"{type(own).__name__}({case.name})"
-            cases.append(Case(name, own, guarded, inner=inner, gradient_reads=2))
-        for own in (gradtx.accumulate(inner, WINDOW), gradtx.MultiSteps(inner, WINDOW)):
-            name = f"{type(own).__name__}({case.name}, {WINDOW})"
-            cases.append(Case(name, own, gathered, inner=inner, window=WINDOW))
+        for guard in (gradtx.skip_nonfinite(inner), gradtx.apply_if_finite(inner, _MAX_ERRORS)):
+            name = f"{type(guard).__name__}({case.name})"
+            cases.append(Case(name, guard, guarded, inner=inner, gradient_reads=2))
+        for gather in (gradtx.accumulate(inner, WINDOW), gradtx.MultiSteps(inner, WINDOW)):
+            name = f"{type(gather).__name__}({case.name}, {WINDOW})"
+            cases.append(Case(name, gather, gathered, inner=inner, window=WINDOW))
     return cases
 
 

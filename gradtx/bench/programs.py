@@ -103,7 +103,7 @@ def timed_step(program: Program, params: Tree, grads: Tree, window: int) -> Call
         begin = time.perf_counter()
         for _ in range(window):
             params, state = step(params, state, grads)
-        jax.block_until_ready((params, state))
+        jax.block_until_ready((params, state))  # type: ignore[no-untyped-call]
         return (time.perf_counter() - begin) / window
 
     return run
@@ -113,7 +113,7 @@ def timed_compilation(program: Program, shapes: Tree) -> Callable[[], tuple[floa
     """A function that returns the seconds to trace and lower, and to compile, from nothing."""
 
     def run() -> tuple[float, float]:
-        jax.clear_caches()
+        jax.clear_caches()  # type: ignore[no-untyped-call]
         begin = time.perf_counter()
         lowered = program.lower(shapes)
         between = time.perf_counter()
@@ -140,7 +140,8 @@ def floor_bytes(case: Case, shapes: Tree) -> float:
 
 
 def _named(shapes: list[tuple[int, ...]]) -> Tree:
-    return {f"w{i:04d}": jax.ShapeDtypeStruct(x, jnp.float32) for i, x in enumerate(shapes)}
+    shape_of: Any = jax.ShapeDtypeStruct  # JAX has no types for it
+    return {f"w{i:04d}": shape_of(shape, jnp.float32) for i, shape in enumerate(shapes)}
 
 
 def _nbytes(tree: Any) -> int:
