@@ -54,5 +54,10 @@ ENTRY %main (x: f32[2], i: s32[]) -> (f32[2]) {
 """
 
 
+def test_kernels_of_loops_count_once():
+    found = HLO.replace("branch_computations={%arm.1, %arm.2}", "condition=%arm.2, body=%arm.1")
+    assert count_kernels(found.replace("conditional(", "while(")) == 3
+
+
 def test_kernels_of_arms_count_and_insides_of_fusions_do_not():
     assert count_kernels(HLO) == 3

@@ -14,6 +14,8 @@ def test_bars_are_as_long_as_the_figures():
     assert sorted(bar.get_width() for bar in axes.patches) == [1.0, 2.0, 3.0, 4.0]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["adam", "sgd"]
     assert labels(figure) == ["gradtx", "optax", "floor"]
+    floors = axes.collections[0].get_segments()
+    assert [line[0][0] for line in floors] == [1.0, 1.0]
     assert axes.get_xlim()[0] == 0 and axes.get_ylim()[0] > axes.get_ylim()[1]
 
 
