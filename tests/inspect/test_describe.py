@@ -54,6 +54,9 @@ def test_frozen_leaves_are_told():
         assert tx.assignment(PARAMS) == frozen
         assert labels_of(tx) == frozen | {"head/w": ""}
         assert labels_of(tx, jax.eval_shape(lambda: PARAMS)) == labels_of(tx)
+    assert gradtx.freeze({"encoder": False, "head": True}).assignment(PARAMS) == {
+        "head/w": "frozen"
+    }
     assert labels_of(gradtx.freeze(nested(), "encoder")) == frozen | {"head/w": "h"}
     assert labels_of(gradtx.chain(nested(), gradtx.freeze(mask))) == {
         "encoder/b": "e/b$/frozen", "encoder/w": "e/default/frozen", "head/w": "h",
