@@ -33,8 +33,9 @@ class CompileReport:
       parameters: number of parameters that are optimised.
       state_bytes: bytes of the whole state.
       temporary_bytes: what the step allocates beside parameters, state and gradients.
-      bytes_accessed: what its kernels read and write, as XLA counts it; for CUDA, where XLA
-        tells nothing without the hardware, the operands and results of every kernel.
+      bytes_accessed: what its kernels read and write. On a CPU as XLA counts it; on others the
+        operands and results of every kernel that lie in the device's main memory, since XLA
+        tells nothing of CUDA without the hardware, and on TPU adds what stays on the chip.
       flops: floating-point operations as XLA counts them; `None` where it does not tell.
       kernels: what the step launches. A loop's body counts once, and of the branches of a
         conditional the longest. On a TPU, scalars and asynchronous copies are no kernels.
@@ -148,23 +149,21 @@ def _compiled_for(
     state = jax.eval_shape(init, arrays)
     sharding = jax.sharding.SingleDeviceSharding(_TARGETS[target].device())
     operands = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=sharding, weak_type=x.weak_type
-        ),
-        (arrays, state, grads, extra_arrays),
+        lambda x: x.update(sharding=sharding), (arrays, state, grads, extra_arrays)
     )
     lowered = jax.jit(step, donate_argnums=(0, 1)).lower(*operands)
     began = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - began
-    costs = compiled.cost_analysis() or {}
+    costs, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    assert memory is not None  # all backends here tell it
     work = work_of(compiled.as_text() or "", only_arrays=_TARGETS[target].only_arrays)
     return CompileReport(
         target=target,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(grads)),
         state_bytes=state_bytes(state),
-        temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
-        bytes_accessed=int(costs.get("bytes accessed", work.bytes_accessed)),
+        temporary_bytes=memory.temp_size_in_bytes,
+        bytes_accessed=int(costs["bytes accessed"]) if target == "cpu" else work.bytes_accessed,
         flops=int(costs["flops"]) if "flops" in costs else None,
         kernels=work.kernels,
         compile_seconds=seconds,

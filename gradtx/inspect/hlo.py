@@ -17,11 +17,13 @@ _FREE_CALL = re.compile(r'custom_call_target="(ConcatBitcast|AllocateBuffer)"')
 _CALLED = re.compile(r"(to_apply|body|condition|\w+_computations?)=(\{[^}]*\}|%[\w.-]+)")
 _CONTROL_FLOW = {"call", "while", "conditional"}
 _NAME = re.compile(r"%[\w.-]+")
-_ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
+_ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\](?:\{([^}]*)\})?")
+# In a layout: the array lies in memory that is not the device's main memory, such as on-chip.
+_ELSEWHERE = re.compile(r"S\([1-9]")
 
 
 class Work(NamedTuple):
-    """What a program does: the kernels it launches, and the bytes these read and write."""
+    """The kernels that a program launches, and the bytes it reads and writes in main memory."""
 
     kernels: int
     bytes_accessed: int
@@ -64,13 +66,10 @@ def work_of(text: str, *, only_arrays: bool = False) -> Work:
     return _work("ENTRY", computations, only_arrays)
 
 
-def _work(
-    name: str, computations: dict[str, list[_Instruction]], only_arrays: bool
-) -> Work:
-    instructions = computations[name]
-    shapes = {each.name: each.shape for each in instructions}
+def _work(name: str, computations: dict[str, list[_Instruction]], only_arrays: bool) -> Work:
+    by_name = {each.name: each for each in computations[name]}
     done = []
-    for each in instructions:
+    for each in by_name.values():
         if each.opcode in _CONTROL_FLOW:
             called = [
                 _work(inner, computations, only_arrays)
@@ -79,18 +78,24 @@ def _work(
             ]
             done.append(_most(called) if each.opcode == "conditional" else _sum(called))
         elif each.opcode not in _FREE and not _FREE_CALL.search(each.attributes):
-            done.append(_own_work(each, [shapes[o] for o in each.operands], only_arrays))
+            done.append(_own_work(each, by_name, only_arrays))
     return _sum(done)
 
 
-def _own_work(instruction: _Instruction, operands: list[str], only_arrays: bool) -> Work:
-    # An asynchronous instruction is a pair: what starts it reads, what ends it has the result.
-    starts, ends = (instruction.opcode.endswith(end) for end in ("-start", "-done"))
-    read = 0 if ends else sum(map(_bytes, operands))
-    written = 0 if starts else _bytes(instruction.shape)
-    scalar = not any(map(_holds_an_array, [*operands, instruction.shape]))
-    counts = not (ends or (only_arrays and (starts or scalar)))
-    return Work(int(counts), read + written)
+def _own_work(
+    instruction: _Instruction, by_name: dict[str, _Instruction], only_arrays: bool
+) -> Work:
+    operands = [by_name[name] for name in instruction.operands]
+    if instruction.opcode.endswith("-start"):
+        return Work(0 if only_arrays else 1, 0)
+    if instruction.opcode.endswith("-done"):
+        # An asynchronous pair moves what it results in, which may be a part of its operand.
+        sources = [by_name[name].shape for start in operands for name in start.operands[:1]]
+        ends = [shape for shape in (*sources, instruction.shape) if not _ELSEWHERE.search(shape)]
+        return Work(0, len(ends) * _bytes(instruction.shape, anywhere=True))
+    shapes = [instruction.shape, *(operand.shape for operand in operands)]
+    kernels = 1 if not only_arrays or any(map(_holds_an_array, shapes)) else 0
+    return Work(kernels, sum(map(_bytes, shapes)))
 
 
 def _sum(works: Iterable[Work]) -> Work:
@@ -101,16 +106,17 @@ def _most(works: Iterable[Work]) -> Work:
     return Work(*map(max, zip(*works, strict=True)))
 
 
-def _bytes(shape: str) -> int:
+def _bytes(shape: str, *, anywhere: bool = False) -> int:
     total = 0
-    for kind, bits, sizes in _ARRAY.findall(shape):
-        width = 8 if kind == "pred" else int(bits or 0)
-        total += math.ceil(width * _product(sizes) / 8)
+    for kind, bits, sizes, layout in _ARRAY.findall(shape):
+        if anywhere or not _ELSEWHERE.search(layout):
+            width = 8 if kind == "pred" else int(bits or 0)
+            total += math.ceil(width * _product(sizes) / 8)
     return total
 
 
 def _holds_an_array(shape: str) -> bool:
-    return any(sizes for *_, sizes in _ARRAY.findall(shape))
+    return any(sizes for _, _, sizes, _ in _ARRAY.findall(shape))
 
 
 def _product(sizes: str) -> int:
