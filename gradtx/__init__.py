@@ -32,6 +32,7 @@ from gradtx.core.transformation import (
     init_empty_state,
     with_extra_args_support,
 )
+from gradtx.inspect.compile_report import CompileReport, CompileReports, compile_report
 from gradtx.inspect.describe import Description, describe
 from gradtx.linesearch.backtracking import (
     BacktrackingLinesearchInfo,
@@ -226,6 +227,9 @@ __all__ = [
     "selective_transform",
     "describe",
     "Description",
+    "compile_report",
+    "CompileReport",
+    "CompileReports",
     "hyperparams",
     "set_hyperparams",
     "inject_hyperparams",

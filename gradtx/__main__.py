@@ -1,8 +1,10 @@
-"""The command line: `python -m gradtx race`."""
+"""The command line: `python -m gradtx race`, `python -m gradtx bench`."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="gradtx", description="Functional gradient transformations for JAX.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_race(commands)
+    _add_bench(commands)
     try:
         options = vars(parser.parse_args(arguments))
         command: Callable[..., int] = options.pop("command")
@@ -66,20 +69,48 @@ def _add_race(commands: Any) -> None:
     add("--batch-size", type=_whole_number(1), help="examples in a batch; default: the task's")
     add("--seed", type=_whole_number(0), help="of initial parameters and batches; default: 0")
     add("--out", type=pathlib.Path, help="folder to write to; default: race")
-    parser.set_defaults(command=_race)
+    parser.set_defaults(command=functools.partial(_run, parser.prog, "lab"))
 
 
-def _race(**request: Any) -> int:
-    try:
-        from gradtx.lab import command  # here, because the extras need not be installed
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure optimizers beside Optax's and PyTorch's",
+        description="Measures gradtx, Optax and PyTorch in turns, in one process.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--suite",
+        help="large, many-leaves, wrappers, memory, compile, separated by commas; default: all",
+    )
+    add("--optimizers", help="names separated by commas; default: the suite's own choice")
+    add("--repeats", type=_whole_number(1), help="measurements of each; default: some seconds'")
+    add("--size", type=_whole_number(1), help="rows and columns of a large leaf; default: 1000")
+    add(
+        "--leaves",
+        type=_whole_number(1),
+        help="number of leaves; default: 20 large or 1000 small ones",
+    )
+    add("--json", type=pathlib.Path, help="file to write all measurements to")
+    add("--out", type=pathlib.Path, help="folder to write a bar chart of each suite to")
+    add("--device", help="cpu, gpu or tpu; default: JAX's choice")
+    parser.set_defaults(command=functools.partial(_run, parser.prog, "bench"))
+
+
+def _run(program: str, room: str, **request: Any) -> int:
+    """Runs a command that lives in a room of its own, whose extra has the same name."""
+    try:  # here, because the extras need not be installed
+        command = importlib.import_module(f"gradtx.{room}.command")
     except ModuleNotFoundError as error:
-        raise _UsageError(
-            "gradtx race", f'{error.name} is missing; install it with: pip install "gradtx[lab]"'
-        ) from error
+        missing = f'{error.name} is missing; install it with: pip install "gradtx[{room}]"'
+        raise _UsageError(program, missing) from error
     try:
-        return command.run(command.Request(**request))
+        code: int = command.run(command.Request(**request))
     except command.UsageError as error:
-        raise _UsageError("gradtx race", str(error)) from error
+        raise _UsageError(program, str(error)) from error
+    return code
 
 
 def _whole_number(low: int) -> Callable[[str], int]:

@@ -70,8 +70,8 @@ class _given_its_gradients(GradientTransformation):
     inner: GradientTransformation
 
     @functools.cached_property
-    def required_extra_args(self) -> Mapping[str, str]:
-        required = self.inner.required_extra_args
+    def _required(self) -> Mapping[str, str]:
+        required = self.inner._required
         return {name: stage for name, stage in required.items() if name != "grad"}
 
     def init(self, params: Any) -> Any:

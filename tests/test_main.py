@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 from matplotlib.figure import Figure
 
@@ -89,3 +90,45 @@ def test_help_names_the_tasks():
     )  # fmt: skip
     for word in ("digits", "local-minimum", "--optimizers", "--batch-size"):
         assert word in shown.stdout
+
+
+def test_bench_runs_and_reports(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gradtx.bench.measure.BANDWIDTH_ELEMENTS", 1000)
+    file, out = tmp_path / "bench.json", tmp_path / "charts"
+    words = ["bench", "--suite", "large", "--optimizers", "adam", "--size", "3", "--leaves", "2"]
+    words += ["--repeats", "2", "--device", "cpu", "--json", str(file), "--out", str(out)]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        assert main(words) == 0
+    (row,) = json.loads(file.read_text())["rows"]
+    assert (row["suite"], row["case"], row["rounds"]) == ("large", "adam", 2)
+    assert (out / "large.png").exists() and "GB/s" in capsys.readouterr().out
+
+
+BAD_BENCH = [
+    (["--suite", "huge"], "choose from large, many-leaves, wrappers, memory, compile"),
+    (["--optimizers", "adaam"], "unknown optimizer 'adaam'"),
+    (["--repeats", "0"], "--repeats"),
+    (["--size", "-1"], "--size"),
+    (["--leaves", "many"], "--leaves"),
+    (["--device", "abacus"], "abacus"),
+    (["--out", "/dev/null/x"], "cannot write to '/dev/null/x'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_BENCH, ids=lambda x: " ".join(x)[:40])
+def test_bad_input_of_bench_is_one_line_and_exit_code_2_too(words, message, capsys):
+    assert main(["bench", *words]) == 2
+    shown = capsys.readouterr()
+    assert len(shown.err.splitlines()) == 1 and shown.out == ""
+    assert shown.err.startswith("gradtx bench: error: ") and message in shown.err
+
+
+def test_what_bench_cannot_do_without_is_named(monkeypatch, capsys):
+    for module in [name for name in sys.modules if name.startswith("gradtx.bench.")]:
+        monkeypatch.delattr(module, raising=False)
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["bench"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gradtx bench: error: matplotlib")
+    assert line.endswith('pip install "gradtx[bench]"')

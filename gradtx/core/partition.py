@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.leaf import is_optimised, match
+from gradtx.core.leaf import is_optimised
 from gradtx.core.select import MaskedNode, MaskedState, is_function, mask_like
 from gradtx.core.slot import Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
@@ -61,7 +61,6 @@ class Partitioned(GradientTransformation):
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
         labels = self._labels(updates if params is None else params)
-        match(updates, updates if params is None else params, "updates", "params")
         new, inner_states = {}, {}
         for label, tx in self._members().items():
 

@@ -86,7 +86,7 @@ class GradientTransformation(Value):
     [0.9 1.9]
     """
 
-    # The extra arguments that a stage cannot do without, such as `value` of `scale_by_polyak`.
+    # What a stage cannot do without: "params", or extra arguments by name, such as "value".
     requires: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -128,7 +128,8 @@ class GradientTransformation(Value):
         Raises:
           TypeError: `updates` and `state` are swapped.
             An extra argument that a stage requires is missing; the message names both.
-          ValueError: structures or shapes differ; the message names the leaf's path.
+          ValueError: structures or shapes differ; the message names the leaf's path. A stage
+            requires `params` and they are missing; the message names it.
         """
         widened = self._checked(updates, state, params, extra_args)
         new_updates, new_state = self.transform(widened, state, params, **extra_args)
@@ -138,8 +139,11 @@ class GradientTransformation(Value):
         self, updates: Updates, state: State, params: Params | None, extra_args: Mapping[str, Any]
     ) -> Updates:
         """The updates in float32 or wider, after the checks that `update` and `step` make."""
-        for name, stage in self.required_extra_args.items():
-            if extra_args.get(name) is None:
+        for name, stage in self._required.items():
+            if name == "params":
+                if params is None:
+                    raise ValueError(f"{stage} needs params: update(updates, state, params)")
+            elif extra_args.get(name) is None:
                 raise TypeError(
                     f"{stage} needs the extra argument {name!r}: "
                     f"update(updates, state, params, {name}=...)"
@@ -173,16 +177,21 @@ class GradientTransformation(Value):
         new_updates, state = self.update(updates, state, params, **extra_args)
         return apply_updates(params, new_updates), state
 
-    @functools.cached_property
+    @property
     def required_extra_args(self) -> Mapping[str, str]:
         """The extra arguments that `update` needs, and the stage that needs each.
 
         >>> dict(gradtx.chain(gradtx.clip(1.0), gradtx.polyak_sgd()).required_extra_args)
         {'value': 'scale_by_polyak'}
         """
+        return {name: stage for name, stage in self._required.items() if name != "params"}
+
+    @functools.cached_property
+    def _required(self) -> Mapping[str, str]:
+        """What `update` cannot do without, and the stage that needs each."""
         required = dict.fromkeys(self.requires, type(self).__name__)
         for inner in self._inner_transformations():
-            required |= inner.required_extra_args
+            required |= inner._required
         return required
 
     def _inner_transformations(self) -> Iterable[GradientTransformation]:
@@ -220,6 +229,16 @@ class GradientTransformation(Value):
         """The part of the parameters that the inner transformation of this name sees."""
         del name
         return params
+
+    def assignment(self, params: Params) -> Mapping[str, Any]:
+        """Labels of optimised leaves by path, as `"encoder/w"`, where this stage gives them any.
+
+        >>> tx = gradtx.freeze(gradtx.adam(0.1), "bias")
+        >>> tx.assignment({"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))})
+        {'bias': 'frozen'}
+        """
+        del params
+        return {}
 
     def current_hyperparams(self, state: State) -> Mapping[str, Any]:
         """The numbers of this transformation itself, as the next `update` will use them.
@@ -310,7 +329,7 @@ class _Pair(GradientTransformation):
         return {full: part.hyperparams[name] for full, (part, name) in stored}
 
     @functools.cached_property
-    def required_extra_args(self) -> Mapping[str, str]:
+    def _required(self) -> Mapping[str, str]:
         parameters = inspect.signature(self.update_fn).parameters.values()
         name = getattr(self.update_fn, "__qualname__", repr(self.update_fn)).split(".")[0]
         return {
@@ -459,6 +478,9 @@ class Composed(GradientTransformation):
 
     def inner_params(self, name: str, params: Params) -> Params:
         return self._composition.inner_params(name, params)
+
+    def assignment(self, params: Params) -> Mapping[str, Any]:
+        return self._composition.assignment(params)
 
     def init(self, params: Params) -> State:
         return self._composition.init(params)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.leaf import is_optimised
-from gradtx.core.partition import Partitioned, leaves_with_paths
+from gradtx.core.partition import leaves_with_paths
 from gradtx.core.slot import Params, State
 from gradtx.core.transformation import GradientTransformation, as_transformation
 
@@ -24,7 +24,8 @@ class Description:
     Attributes:
       stages: depth, text and bytes of state of each transformation, from the outside in.
       leaves: path, shape, dtype and label of each optimised leaf; the label is that of the
-        `partition` or `groups` it falls under, with slashes where one is inside another.
+        `partition` or `groups` it falls under, with slashes where one is inside another, and
+        `frozen` where `freeze` keeps it.
       parameters: their number.
       state_bytes: bytes of the whole state.
     """
@@ -55,8 +56,8 @@ def describe(tx: Any, params: Params) -> Description:
       params: tree of arrays, or of `jax.ShapeDtypeStruct`; nothing is computed or allocated.
 
     Returns:
-      Its stages with their hyperparameters and bytes of state; and, where a `partition` or
-      `groups` is among them, which leaf falls under which label.
+      Its stages with their hyperparameters and bytes of state; and, where a `partition`,
+      `groups` or `freeze` is among them, which leaf falls under which label.
 
     Raises:
       TypeError: `tx` is not a transformation.
@@ -100,9 +101,8 @@ def _stages(
     inner = tx.inner_states(state)
     text = type(tx).__name__ if inner else repr(tx)
     yield depth, f"{name}: {text}" if name else text, state_bytes(state)
-    if isinstance(tx, Partitioned):
-        for path, label in tx.assignment(params).items():
-            labels[path] = f"{labels[path]}/{label}" if path in labels else str(label)
+    for path, label in tx.assignment(params).items():
+        labels[path] = f"{labels[path]}/{label}" if path in labels else str(label)
     for part, (inner_tx, inner_state) in inner.items():
         inside = tx.inner_params(part, params)
         shown = "" if part.isdigit() or len(inner) == 1 else part

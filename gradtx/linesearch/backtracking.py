@@ -6,26 +6,23 @@ arXiv:1905.09997, for steps that may grow again.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compiled import call_compiled
 from gradtx.core.hyper import Hyper, check_nonnegative, check_number, check_positive, check_steps
-from gradtx.core.leaf import map_leaves, real_dtype_of, zeros_like
+from gradtx.core.leaf import real_dtype_of, zeros_like
 from gradtx.core.numerics import real_vdot, zero_count
 from gradtx.core.slot import Count, Inner, Params, Scalar, Slot, State, Updates
-from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import integer, static
 from gradtx.linesearch.common import (
+    LineSearch,
     along,
-    as_constants,
     check_or_infinite,
     grad_of_state,
     positive_part,
     report,
-    scaled_rule,
 )
 
 
@@ -53,7 +50,7 @@ class _Trial(NamedTuple):
     count: jax.Array  # type: ignore[assignment]
 
 
-class scale_by_backtracking_linesearch(GradientTransformation):
+class scale_by_backtracking_linesearch(LineSearch):
     """Multiplies the updates by a step size at which the loss is low enough.
 
     From min(increase_factor * rate, max_learning_rate), with the rate of the step before and
@@ -103,8 +100,6 @@ class scale_by_backtracking_linesearch(GradientTransformation):
     True
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("value", "grad", "value_fn")
-
     max_backtracking_steps: int = integer()
     slope_rtol: Hyper = 1e-4
     decrease_factor: Hyper = 0.8
@@ -134,66 +129,53 @@ class scale_by_backtracking_linesearch(GradientTransformation):
             info=BacktrackingLinesearchInfo(zero_count(), jnp.full((), jnp.inf, dtype)),
         )
 
-    def transform(
-        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
-    ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError(
-                "scale_by_backtracking_linesearch needs params: update(updates, state, params)"
-            )
-        given = as_constants((updates, state, params, extra_args))
-        rate, new_state = call_compiled(_search, self, *given)
-        return map_leaves(scaled_rule, updates, rate=rate), new_state
+    def search(
+        self,
+        updates: Updates,
+        state: ScaleByBacktrackingLinesearchState,
+        params: Params,
+        extra_args: dict[str, Any],
+    ) -> tuple[jax.Array, State]:
+        dtype = state.value.dtype
+        low, high, c1, atol, rtol, most = (
+            jnp.asarray(x, dtype)
+            for x in (self.decrease_factor, self.increase_factor, self.slope_rtol, self.atol,
+                      self.rtol, self.max_learning_rate)
+        )  # fmt: skip
+        limit = jnp.asarray(self.max_backtracking_steps, jnp.int32)
+        value, grad = jnp.asarray(extra_args["value"], dtype), extra_args["grad"]
+        slope = real_vdot(grad, updates).astype(dtype)
+        at = along(updates, params, extra_args)
 
+        def ended(trial: _Trial) -> jax.Array:
+            return (trial.error <= atol) | (trial.count > limit)
 
-def _search(
-    tx: scale_by_backtracking_linesearch,
-    updates: Updates,
-    state: ScaleByBacktrackingLinesearchState,
-    params: Params,
-    extra_args: dict[str, Any],
-) -> tuple[jax.Array, ScaleByBacktrackingLinesearchState]:
-    """The step size to take, which is 0 where there is none, and the new state."""
-    dtype = state.value.dtype
-    low, high, c1, atol, rtol, most = (
-        jnp.asarray(x, dtype)
-        for x in (tx.decrease_factor, tx.increase_factor, tx.slope_rtol, tx.atol, tx.rtol,
-                  tx.max_learning_rate)
-    )  # fmt: skip
-    limit = jnp.asarray(tx.max_backtracking_steps, jnp.int32)
-    value, grad = jnp.asarray(extra_args["value"], dtype), extra_args["grad"]
-    slope = real_vdot(grad, updates).astype(dtype)
-    at = along(updates, params, extra_args)
+        def try_next(last: _Trial) -> _Trial:
+            rate = jnp.where(last.count > 0, low * last.rate, last.rate)
+            new_value, gradient = at(rate)
+            excess = new_value - (1 + rtol) * value - rate * c1 * slope
+            error = positive_part(excess, where_finite=jnp.isfinite(new_value))
+            trial = _Trial(rate, new_value, last.grad, error, last.count + 1)
+            if not self.store_grad:
+                return trial
+            kept = jax.lax.cond(ended(trial), gradient, lambda: last.grad)
+            return trial._replace(grad=kept)
 
-    def ended(trial: _Trial) -> jax.Array:
-        return (trial.error <= atol) | (trial.count > limit)
-
-    def try_next(last: _Trial) -> _Trial:
-        rate = jnp.where(last.count > 0, low * last.rate, last.rate)
-        new_value, gradient = at(rate)
-        excess = new_value - (1 + rtol) * value - rate * c1 * slope
-        error = positive_part(excess, where_finite=jnp.isfinite(new_value))
-        trial = _Trial(rate, new_value, last.grad, error, last.count + 1)
-        if not tx.store_grad:
-            return trial
-        kept = jax.lax.cond(ended(trial), gradient, lambda: last.grad)
-        return trial._replace(grad=kept)
-
-    first = _Trial(
-        rate=jnp.minimum(high * state.learning_rate, most),
-        value=value,
-        grad=zeros_like(params) if tx.store_grad else None,
-        error=jnp.full((), jnp.inf, dtype),
-        count=zero_count(),
-    )
-    last = jax.lax.while_loop(lambda trial: ~ended(trial), try_next, first)
-    rejected = jnp.isinf(last.error)
-    if tx.verbose:
-        rest = {"value": value, "slope": slope, "rate": last.rate, "error": last.error}
-        report(last.error > atol, type(tx).__name__, **rest)
-    return jnp.where(rejected, 0, last.rate), ScaleByBacktrackingLinesearchState(
-        learning_rate=last.rate,
-        value=jnp.where(rejected, value, last.value),
-        grad=grad_of_state(rejected, grad, last.grad) if tx.store_grad else None,
-        info=BacktrackingLinesearchInfo(last.count, last.error),
-    )
+        first = _Trial(
+            rate=jnp.minimum(high * state.learning_rate, most),
+            value=value,
+            grad=zeros_like(params) if self.store_grad else None,
+            error=jnp.full((), jnp.inf, dtype),
+            count=zero_count(),
+        )
+        last = jax.lax.while_loop(lambda trial: ~ended(trial), try_next, first)
+        rejected = jnp.isinf(last.error)
+        if self.verbose:
+            rest = {"value": value, "slope": slope, "rate": last.rate, "error": last.error}
+            report(last.error > atol, type(self).__name__, **rest)
+        return jnp.where(rejected, 0, last.rate), ScaleByBacktrackingLinesearchState(
+            learning_rate=last.rate,
+            value=jnp.where(rejected, value, last.value),
+            grad=grad_of_state(rejected, grad, last.grad) if self.store_grad else None,
+            info=BacktrackingLinesearchInfo(last.count, last.error),
+        )

@@ -1,25 +1,46 @@
-"""What the searches share: the loss along a line, and reading value and gradient from a state."""
+"""What the searches share: a base, the loss along a line, and reading both from a state."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from gradtx.core.apply import apply_updates
+from gradtx.core.compiled import call_compiled
 from gradtx.core.hyper import Hyper, check_number
 from gradtx.core.leaf import is_optimised, map_leaves, match, narrow, real_dtype_of, widen
 from gradtx.core.slot import Params, State, Updates
+from gradtx.core.transformation import GradientTransformation
 
 Gradient = Callable[[], Updates]
 
 
 def scaled_rule(u: jax.Array, *, rate: Hyper) -> jax.Array:
     return rate * u
+
+
+class LineSearch(GradientTransformation):
+    """Base of the searches, which multiply the updates by a step size: they write `search`."""
+
+    requires: ClassVar[tuple[str, ...]] = ("params", "value", "grad", "value_fn")
+
+    def search(
+        self, updates: Updates, state: State, params: Params, extra_args: dict[str, Any]
+    ) -> tuple[jax.Array, State]:
+        """The step size to take, which is 0 where there is none, and the new state."""
+        raise NotImplementedError  # abstract
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        given = _as_constants((updates, state, params, extra_args))
+        rate, new_state = call_compiled(type(self).search, self, *given)
+        return map_leaves(scaled_rule, updates, rate=rate), new_state
 
 
 def value_and_gradient(
@@ -87,7 +108,7 @@ def _accepted(value_fn: Callable[..., Any], extra_args: dict[str, Any]) -> dict[
     return {p.name: rest[p.name] for p in parameters if p.name in rest}
 
 
-def as_constants(tree: Any) -> Any:
+def _as_constants(tree: Any) -> Any:
     """The tree, with a derivative of zero: JAX cannot differentiate a search in reverse."""
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if is_optimised(x) else x, tree)
 

@@ -8,27 +8,24 @@ rounding, the approximate Wolfe condition of Hager and Zhang (2006) decides inst
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.compiled import call_compiled
 from gradtx.core.hyper import Hyper, check_nonnegative, check_number, check_positive, check_steps
-from gradtx.core.leaf import map_leaves, real_dtype_of, zeros_like
+from gradtx.core.leaf import real_dtype_of, zeros_like
 from gradtx.core.numerics import real_vdot, safe_increment, zero_count
 from gradtx.core.slot import Count, Inner, Params, Scalar, Slot, State, Updates
-from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import integer, static
 from gradtx.linesearch.common import (
+    LineSearch,
     along,
-    as_constants,
     check_or_infinite,
     conjugate,
     grad_of_state,
     positive_part,
     report,
-    scaled_rule,
 )
 
 
@@ -111,7 +108,7 @@ def interpolate(low: Point, high: Point, third: Point) -> jax.Array:
     return rate
 
 
-class scale_by_zoom_linesearch(GradientTransformation):
+class scale_by_zoom_linesearch(LineSearch):
     """Multiplies the updates by a step size that meets the strong Wolfe conditions.
 
     With f(a) the loss at x + a u and f'(a) its slope there:
@@ -168,8 +165,6 @@ class scale_by_zoom_linesearch(GradientTransformation):
     Array([0.], dtype=float32)
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("value", "grad", "value_fn")
-
     max_linesearch_steps: int = integer()
     max_learning_rate: Hyper | None = None
     tol: Hyper = 0.0
@@ -208,53 +203,40 @@ class scale_by_zoom_linesearch(GradientTransformation):
             info=ZoomLinesearchInfo(zero_count(), infinite[1], infinite[2]),
         )
 
-    def transform(
-        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
-    ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError(
-                "scale_by_zoom_linesearch needs params: update(updates, state, params)"
-            )
-        given = as_constants((updates, state, params, extra_args))
-        rate, new_state = call_compiled(_scale, self, *given)
-        return map_leaves(scaled_rule, updates, rate=rate), new_state
+    def search(
+        self,
+        updates: Updates,
+        state: ScaleByZoomLinesearchState,
+        params: Params,
+        extra_args: dict[str, Any],
+    ) -> tuple[jax.Array, State]:
+        dtype = state.value.dtype
+        value, grad = jnp.asarray(extra_args["value"], dtype), extra_args["grad"]
+        start = Point(jnp.zeros((), dtype), value, real_vdot(grad, updates).astype(dtype))
+        guess = jnp.ones((), dtype)
+        if self.initial_guess_strategy == "keep":
+            guess = jnp.where(state.learning_rate > 0, state.learning_rate, guess)
+        at = along(updates, params, extra_args)
 
+        def evaluate(rate: jax.Array) -> tuple[Point, Updates]:
+            value, gradient = at(rate)
+            grad = gradient()
+            return Point(rate, value, real_vdot(conjugate(grad), updates).astype(dtype)), grad
 
-def _scale(
-    tx: scale_by_zoom_linesearch,
-    updates: Updates,
-    state: ScaleByZoomLinesearchState,
-    params: Params,
-    extra_args: dict[str, Any],
-) -> tuple[jax.Array, ScaleByZoomLinesearchState]:
-    """The step size to take, which is 0 where there is none, and the new state."""
-    dtype = state.value.dtype
-    value, grad = jnp.asarray(extra_args["value"], dtype), extra_args["grad"]
-    start = Point(jnp.zeros((), dtype), value, real_vdot(grad, updates).astype(dtype))
-    guess = jnp.ones((), dtype)
-    if tx.initial_guess_strategy == "keep":
-        guess = jnp.where(state.learning_rate > 0, state.learning_rate, guess)
-    at = along(updates, params, extra_args)
-
-    def evaluate(rate: jax.Array) -> tuple[Point, Updates]:
-        value, gradient = at(rate)
-        grad = gradient()
-        return Point(rate, value, real_vdot(conjugate(grad), updates).astype(dtype)), grad
-
-    found = _search(tx, start, guess, evaluate, zeros_like(params))
-    rejected = ~found.safe & jnp.isinf(found.decrease_error)
-    errors = {"decrease_error": found.decrease_error, "curvature_error": found.curvature_error}
-    if tx.verbose:
-        missed = ~(jnp.maximum(*errors.values()) <= tx.tol)
-        rest = {"value": value, "slope": start.slope, "rate": found.kept.rate}
-        report(missed, type(tx).__name__, **rest, **errors)
-    rate = jnp.where(rejected, 0, found.kept.rate)
-    return rate, ScaleByZoomLinesearchState(
-        learning_rate=rate,
-        value=jnp.where(rejected, value, found.kept.value),
-        grad=grad_of_state(rejected, grad, found.kept_grad),
-        info=ZoomLinesearchInfo(found.count, **errors),
-    )
+        found = _search(self, start, guess, evaluate, zeros_like(params))
+        rejected = ~found.safe & jnp.isinf(found.decrease_error)
+        errors = {"decrease_error": found.decrease_error, "curvature_error": found.curvature_error}
+        if self.verbose:
+            missed = ~(jnp.maximum(*errors.values()) <= self.tol)
+            rest = {"value": value, "slope": start.slope, "rate": found.kept.rate}
+            report(missed, type(self).__name__, **rest, **errors)
+        rate = jnp.where(rejected, 0, found.kept.rate)
+        return rate, ScaleByZoomLinesearchState(
+            learning_rate=rate,
+            value=jnp.where(rejected, value, found.kept.value),
+            grad=grad_of_state(rejected, grad, found.kept_grad),
+            info=ZoomLinesearchInfo(found.count, **errors),
+        )
 
 
 def _search(

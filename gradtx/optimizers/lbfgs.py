@@ -7,7 +7,7 @@ u   = H g, by the two loops of Nocedal, Wright, Numerical Optimization, 2006, Al
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +102,8 @@ class scale_by_lbfgs(GradientTransformation):
     >>> tx = gradtx.scale_by_lbfgs(memory_size=3, scale_init_precond=False)
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     memory_size: int = static(default=10)
     scale_init_precond: bool = static(default=True)
 
@@ -122,8 +124,6 @@ class scale_by_lbfgs(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError("scale_by_lbfgs needs params: update(updates, state, params)")
         latest = (state.count - 1) % self.memory_size
         gradient, x_old, g_old, s, y = map_leaves(
             remember_rule,

@@ -8,7 +8,7 @@ For each leaf:
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,8 @@ class scale_by_distance_over_gradients(GradientTransformation):
     >>> tx = gradtx.chain(tx, gradtx.ema_params(0.999))
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     reps_rel: Hyper = 1e-6
     eps: Hyper = 1e-8
     param_dtype: DTypeLike | None = dtype(default=None)
@@ -91,10 +93,6 @@ class scale_by_distance_over_gradients(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError(
-                "scale_by_distance_over_gradients needs params: update(updates, state, params)"
-            )
         updates, distances, sums = map_leaves(
             ldog_rule, updates, reduced=(state.max_dist, state.grad_sum_of_squares),
             reads=(params, state.init_params), eps=self.eps, global_scale=self.global_scale,

@@ -8,7 +8,7 @@ u_t  = mu_t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,8 @@ class scale_by_novograd(GradientTransformation):
     >>> tx = gradtx.scale_by_novograd()
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     b1: Hyper = 0.9
     b2: Hyper = 0.25
     eps: Hyper = 1e-8
@@ -95,8 +97,6 @@ class scale_by_novograd(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError("scale_by_novograd needs params: update(updates, state, params)")
         if self.mask is not None:
             # The parameters that decay, and zeros in the place of the others.
             select = add_decayed_weights(1.0, self.mask)

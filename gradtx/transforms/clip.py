@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +159,8 @@ class adaptive_grad_clip(Stateless):
     Array([0.  , 0.05], dtype=float32)
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     clipping: Hyper
     eps: Hyper = 1e-3
     axis: Axes = static(default=None)
@@ -171,8 +173,6 @@ class adaptive_grad_clip(Stateless):
             raise TypeError(f"axis must be a whole number, several or None, got {self.axis!r}")
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        if params is None:
-            raise ValueError("adaptive_grad_clip needs params: update(updates, state, params)")
         return map_leaves(
             _unitwise_rule(self.axis), updates, reads=(params,),
             clipping=as_operand(self.clipping), eps=as_operand(self.eps),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +39,9 @@ class keep_params_nonnegative(Stateless):
     Array([-1. ,  0.5], dtype=float32)
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        if params is None:
-            raise ValueError("keep_params_nonnegative needs params: update(updates, state, params)")
         return map_leaves(keep_nonnegative_rule, updates, reads=(params,))
 
 

@@ -12,7 +12,7 @@ With u the direction of a step, lr_t the learning rate and lr_max its largest va
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 
@@ -65,6 +65,8 @@ class add_decayed_weights(GradientTransformation):
     Array([1.02], dtype=float32)
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     weight_decay: ScalarOrSchedule = 0.0
     mask: Any = static(default=None)
 
@@ -92,8 +94,6 @@ class add_decayed_weights(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError(f"{type(self).__name__} needs params: update(updates, state, params)")
         if self.mask is not None:
             return self._masked().transform(updates, state, params, **extra_args)
         if not self.scheduled():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,8 @@ class scale_by_trust_ratio(Stateless):
     Array([0., 5.], dtype=float32)
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     min_norm: Hyper = 0.0
     trust_coefficient: Hyper = 1.0
     eps: Hyper = 0.0
@@ -82,7 +84,6 @@ class scale_by_trust_ratio(Stateless):
         check_nonnegative("eps", self.eps)
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        _require(params, "scale_by_trust_ratio")
         return map_leaves(
             trust_ratio_rule, updates, reads=(params,),
             min_norm=self.min_norm, trust_coefficient=self.trust_coefficient, eps=self.eps,
@@ -102,13 +103,14 @@ class scale_by_param_block_norm(Stateless):
     >>> tx = gradtx.scale_by_param_block_norm()
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     min_scale: Hyper = 1e-3
 
     def validate(self) -> None:
         check_nonnegative("min_scale", self.min_scale)
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        _require(params, "scale_by_param_block_norm")
         return map_leaves(param_norm_rule, updates, reads=(params,), min_scale=self.min_scale)
 
 
@@ -128,13 +130,14 @@ class scale_by_param_block_rms(Stateless):
     >>> tx = gradtx.scale_by_param_block_rms()
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     min_scale: Hyper = 1e-3
 
     def validate(self) -> None:
         check_nonnegative("min_scale", self.min_scale)
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
-        _require(params, "scale_by_param_block_rms")
         return map_leaves(param_rms_rule, updates, reads=(params,), min_scale=self.min_scale)
 
 
@@ -180,8 +183,3 @@ class centralize(Stateless):
 
     def apply(self, updates: Updates, params: Params | None) -> Updates:
         return map_leaves(centralize_rule, updates)
-
-
-def _require(params: Any, name: str) -> None:
-    if params is None:
-        raise ValueError(f"{name} needs params: update(updates, state, params)")

@@ -7,7 +7,7 @@ m_t = m_{t-1} + w_t (x_t - m_{t-1})
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,8 @@ class ema_params(GradientTransformation):
     [0.25] [0.375]
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     decay: Hyper
     debias: bool = static(default=True, kw_only=True)
     dtype: DTypeLike | None = dtype(default=None, kw_only=True)
@@ -89,8 +91,6 @@ class ema_params(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError("ema_params needs params: update(updates, state, params)")
         count = safe_increment(state.count)
         weight = _newest_weight(self.decay, as_float(count)) if self.debias else 1 - self.decay
         updates, mean = map_leaves(

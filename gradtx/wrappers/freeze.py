@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from gradtx.core.leaf import is_optimised
 from gradtx.core.partition import (
     check_rule,
     check_rules_fit,
@@ -84,6 +85,15 @@ class freeze(GradientTransformation):
 
     def inner_params(self, name: str, params: Params) -> Params:
         return self._masked(params).inner_params(name, params)
+
+    def assignment(self, params: Params) -> dict[str, str]:
+        """From the path of each frozen leaf, as `"encoder/w"`, to `"frozen"`."""
+        trained = {path for path, _ in leaves_with_paths(self.inner_params("inner", params))}
+        return {
+            path: "frozen"
+            for path, leaf in leaves_with_paths(params)
+            if is_optimised(leaf) and path not in trained
+        }
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         return self._masked(params).lookahead_point(state, params)

@@ -7,7 +7,7 @@ phi     = phi + alpha (theta_t - phi),  theta_t = phi   the slow weights
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +93,8 @@ class lookahead(GradientTransformation):
     Array([1.], dtype=float32)
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("params",)
+
     fast_optimizer: GradientTransformation
     sync_period: Hyper = integer()
     slow_step_size: Hyper
@@ -126,8 +128,6 @@ class lookahead(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        if params is None:
-            raise ValueError("lookahead needs params: update(updates, state, params)")
         if state.slow is None and jax.tree.leaves(params):
             raise ValueError(
                 "lookahead was initialised with LookaheadParams, which hold the slow parameters; "

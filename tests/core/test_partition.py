@@ -95,6 +95,17 @@ def test_a_label_without_transformation_is_named_with_its_leaf():
         gradtx.partition({"a": 1.0}, {})
 
 
+def test_updates_of_another_structure_than_the_parameters():
+    for tx in (
+        gradtx.partition({"one": gradtx.sgd(0.1)}, "one"),
+        gradtx.groups([("w", gradtx.adam(0.1))], default=gradtx.sgd(0.1)),
+    ):
+        params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+        for wrong in ({"w": jnp.ones(2)}, {"w": jnp.ones(2), "c": jnp.ones(2)}):
+            with pytest.raises(ValueError, match="updates and params differ in structure"):
+                tx.update(wrong, tx.init(params), params)
+
+
 def test_labels_may_be_a_callable_module():
     class Module(nnx.Module):
         def __init__(self):

@@ -12,6 +12,7 @@ import pytest
 
 import gradtx
 from gradtx.core.transformation import Composed
+from tests.examples import EXAMPLES
 
 ROOT = pathlib.Path(gradtx.__file__).parent.parent
 
@@ -260,6 +261,66 @@ def test_a_missing_extra_argument_is_named_with_its_stage():
     params = jnp.ones(2)
     with pytest.raises(TypeError, match="scale_by_polyak needs the extra argument 'value'"):
         tx.update(params, tx.init(params), params)
+
+
+class _needy(gradtx.GradientTransformation):
+    requires = ("params",)
+
+    def init(self, params):
+        return gradtx.EmptyState()
+
+    def transform(self, updates, state, params, **extra_args):
+        return jax.tree.map(jnp.add, updates, params), state
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda tx: tx,
+        lambda tx: gradtx.chain(gradtx.clip(1.0), tx),
+        lambda tx: gradtx.named_chain(("a", gradtx.sgd(0.1)), ("b", gradtx.chain(tx))),
+        lambda tx: gradtx.masked(tx, True),
+        lambda tx: gradtx.partition({"a": tx, "b": gradtx.sgd(0.1)}, {"w": "a", "b": "b"}),
+        lambda tx: gradtx.groups([("w", gradtx.sgd(0.1))], default=tx),
+        lambda tx: gradtx.freeze(tx, "b"),
+        lambda tx: gradtx.flatten(tx),
+        lambda tx: gradtx.accumulate(tx, 4),
+        lambda tx: gradtx.skip_nonfinite(tx),
+        lambda tx: gradtx.conditionally_transform(tx, lambda count: count > 3),
+        lambda tx: gradtx.inject_hyperparams(tx),
+        lambda tx: gradtx.inject_hyperparams(lambda rate: gradtx.chain(tx, gradtx.scale(rate)))(
+            1.0
+        ),
+        lambda tx: optax.chain(optax.clip(1.0), tx),
+        lambda tx: gradtx.chain(optax.chain(optax.clip(1.0), tx)),
+    ],
+)
+def test_missing_params_are_told_with_the_stage_that_requires_them(around):
+    tx = around(_needy())
+    state = tx.init(PARAMS)
+    message = r"^_needy needs params: update\(updates, state, params\)$"
+    with pytest.raises(ValueError, match=message):
+        tx.update(GRADS, state)
+    tx.update(GRADS, state, PARAMS)
+
+
+def test_params_are_no_extra_argument():
+    tx = gradtx.chain(_needy(), gradtx.polyak_sgd())
+    assert dict(tx.required_extra_args) == {"value": "scale_by_polyak"}
+    with pytest.raises(TypeError, match="'value'"):
+        tx.update(GRADS, tx.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_update_without_params_works_or_says_that_it_needs_them(name):
+    tx = EXAMPLES[name]
+    params = {"w": jnp.ones((8, 4)), "b": jnp.ones(4)}
+    extra = {"value": 1.0, "grad": params, "value_fn": lambda p: jnp.sum(p["w"])}
+    state = jax.eval_shape(tx.init, params)
+    try:
+        jax.eval_shape(lambda g, s: tx.update(g, s, **extra), params, state)
+    except ValueError as error:
+        assert str(error).endswith(" needs params: update(updates, state, params)")
 
 
 def test_what_a_foreign_update_requires_is_read_from_its_signature():

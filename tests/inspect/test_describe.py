@@ -53,6 +53,32 @@ def test_narrow_state_counts_its_own_bytes():
     assert gradtx.describe(narrow, {"w": jnp.zeros(5)}).state_bytes == 10
 
 
+def labels_of(tx, params=PARAMS):
+    return {path: label for path, *_, label in gradtx.describe(tx, params).leaves}
+
+
+def test_frozen_leaves_are_told():
+    mask = {"encoder": True, "head": False}
+    frozen = {"encoder/b": "frozen", "encoder/w": "frozen"}
+    for pattern in ("encoder", lambda path, leaf: path.startswith("encoder"), mask):
+        tx = gradtx.freeze(gradtx.adam(0.1), pattern)
+        assert tx.assignment(PARAMS) == frozen
+        assert labels_of(tx) == frozen | {"head/w": ""}
+        assert labels_of(tx, jax.eval_shape(lambda: PARAMS)) == labels_of(tx)
+    assert gradtx.freeze({"encoder": False, "head": True}).assignment(PARAMS) == {
+        "head/w": "frozen"
+    }
+    assert labels_of(gradtx.freeze(nested(), "encoder")) == frozen | {"head/w": "h"}
+    assert labels_of(gradtx.chain(nested(), gradtx.freeze(mask))) == {
+        "encoder/b": "e/b$/frozen", "encoder/w": "e/default/frozen", "head/w": "h",
+    }  # fmt: skip
+    assert "encoder/w   (3, 2)   float32    frozen" in str(
+        gradtx.describe(gradtx.freeze(mask), PARAMS)
+    )
+    part = gradtx.selective_transform(gradtx.adam(0.1), freeze_mask=mask)
+    assert labels_of(part) == {"encoder/b": "freeze", "encoder/w": "freeze", "head/w": "train"}
+
+
 def test_abstract_parameters_of_any_size():
     params = {"w": jax.ShapeDtypeStruct((70_000, 1_000_000), jnp.bfloat16)}
     found = gradtx.describe(gradtx.adamw(1e-3), params)

@@ -146,6 +146,20 @@ def test_complex_parameters_are_their_real_split(x64):
     assert counts[0] == counts[1]
 
 
+def test_the_step_size_is_a_constant_to_differentiation():
+    tx = search(15)
+
+    def moved(x):
+        value, grad = jax.value_and_grad(rosenbrock)(x)
+        return tx.step(grad, tx.init(x), x, value=value, grad=grad, value_fn=rosenbrock)
+
+    x = jnp.asarray([-0.5, 0.4])
+    rate = moved(x)[1][-1].learning_rate
+    expected = jnp.eye(2) - rate * jax.hessian(rosenbrock)(x)
+    for jacobian in (jax.jacrev, jax.jacfwd):
+        np.testing.assert_allclose(jax.jit(jacobian(lambda x: moved(x)[0]))(x), expected, rtol=1e-4)
+
+
 def test_verbose(capfd):
     descend(search(2, verbose=True), bowl, jnp.zeros(6), 1)
     jax.effects_barrier()

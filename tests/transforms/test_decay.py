@@ -87,7 +87,7 @@ def test_count():
     ids=repr,
 )
 def test_params_are_required(tx):
-    with pytest.raises(ValueError, match="params"):
+    with pytest.raises(ValueError, match="add_decayed_weights needs params"):
         tx.update(UPDATES, tx.init(PARAMS))
 
 

@@ -257,5 +257,5 @@ def test_bad_arguments():
         with pytest.raises(TypeError, match="transformation"):
             make(0.1)
     tx = gradtx.skip_nonfinite(inner, max_consecutive=1, on_limit="reset_state")
-    with pytest.raises(ValueError, match="params"):
+    with pytest.raises(ValueError, match="on_limit='reset_state' needs params"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
