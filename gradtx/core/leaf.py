@@ -137,6 +137,7 @@ def _apply(
     )
 
 
+@jax.jit
 def written_after(x: jax.Array, *readers: jax.Array) -> jax.Array:
     """`x`, but to the compiler a function of `readers`, so that they are computed before it.
 

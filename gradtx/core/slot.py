@@ -32,9 +32,12 @@ class Slot(Kind):
 
     Attributes:
       nonnegative: the values are never below zero, and are real also for complex parameters.
+      read_late: the update is formed from the old value, so that `step` writes the new one
+        after the parameters; otherwise XLA would copy the old one.
     """
 
     nonnegative: bool = False
+    read_late: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

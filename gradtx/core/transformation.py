@@ -18,8 +18,9 @@ from gradtx.core.leaf import (
     path_of,
     widen,
     with_others_of,
+    written_after,
 )
-from gradtx.core.slot import Counter, Kind, Nested, Params, State, Updates, is_state, kinds
+from gradtx.core.slot import Counter, Kind, Nested, Params, Slot, State, Updates, is_state, kinds
 from gradtx.core.value import Value, show, static
 
 
@@ -175,7 +176,8 @@ class GradientTransformation(Value):
         [0.9 1.9]
         """
         new_updates, state = self.update(updates, state, params, **extra_args)
-        return apply_updates(params, new_updates), state
+        params = apply_updates(params, new_updates)
+        return params, _late_slots_after(params, state)
 
     @property
     def required_extra_args(self) -> Mapping[str, str]:
@@ -369,6 +371,28 @@ def _kinds_of(state: State) -> dict[str, Kind]:
     """The kind of each field of a typed state; none for other things."""
     state_type: Any = type(state)
     return kinds(state_type) if is_state(state) and hasattr(state, "_fields") else {}
+
+
+def _late_slots_after(params: Params, state: State) -> State:
+    """The state, its slots that are read late written after the parameters."""
+    if type(state) is tuple:
+        return tuple(_late_slots_after(params, inner) for inner in state)
+    late = {
+        name: _tree_written_after(getattr(state, name), params)
+        for name, kind in _kinds_of(state).items()
+        if isinstance(kind, Slot) and kind.read_late
+    }
+    return state._replace(**late) if late else state
+
+
+def _tree_written_after(slot: Updates, params: Params) -> Updates:
+    leaves, treedef = jax.tree.flatten(slot, is_leaf=lambda x: x is None)
+    readers = match(slot, params, "the state", "params")
+    written = [
+        leaf if leaf is None else written_after(leaf, reader)
+        for leaf, reader in zip(leaves, readers, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, written)
 
 
 def _first_count(state: State) -> Any:

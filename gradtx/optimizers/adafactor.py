@@ -38,7 +38,7 @@ from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
 from gradtx.core.value import dtype, hyper, integer, static
-from gradtx.transforms.clip import clip_by_block_rms
+from gradtx.transforms.clip import rms_scale
 from gradtx.transforms.decay import (
     add_decayed_weights,
     alias,
@@ -47,6 +47,7 @@ from gradtx.transforms.decay import (
     decoupled_decay_of,
 )
 from gradtx.transforms.scale import scale, scale_by_learning_rate
+from gradtx.transforms.stateless import identity
 from gradtx.transforms.trace import ema
 from gradtx.transforms.trust import scale_by_param_block_rms
 
@@ -73,20 +74,25 @@ def factored_axes(shape: tuple[int, ...], least: int) -> tuple[int, int] | None:
 
 def factored_rule(
     g: jax.Array, v_row: jax.Array, v_col: jax.Array, v: jax.Array, *,
-    d: Hyper, epsilon: Hyper, factored: bool, least: int,
+    d: Hyper, epsilon: Hyper, factored: bool, least: int, threshold: Hyper,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    square = abs_sq(g) + epsilon
+    def scale(square: jax.Array) -> Any:
+        unbounded = isinstance(threshold, float) and threshold == np.inf
+        return 1.0 if unbounded else rms_scale(square, threshold)
+
     axes = factored_axes(g.shape, least) if factored else None
     if axes is None:
-        v = d * v + (1 - d) * square
-        return g / jnp.sqrt(v), v_row, v_col, v
+        v = d * v + (1 - d) * (abs_sq(g) + epsilon)
+        u = g / jnp.sqrt(v)
+        return u * scale(jnp.mean(abs_sq(u))), v_row, v_col, v
     b, a = axes
-    v_row = d * v_row + (1 - d) * jnp.mean(square, axis=a)
-    v_col = d * v_col + (1 - d) * jnp.mean(square, axis=b)
-    mean = jnp.mean(v_row, axis=b - (b > a), keepdims=True)
-    row_factor = jnp.expand_dims(jax.lax.rsqrt(v_row / mean), a)
-    col_factor = jnp.expand_dims(jax.lax.rsqrt(v_col), b)
-    return g * row_factor * col_factor, v_row, v_col, v
+    # The three means are of three different products, since XLA stores what two have in common.
+    v_row = d * v_row + (1 - d) * (jnp.mean(abs_sq(g), axis=a) + epsilon)
+    v_col = d * v_col + jnp.mean(((1 - d) * g * g.conj()).real, axis=b) + (1 - d) * epsilon
+    row_square = jnp.expand_dims(jnp.mean(v_row, axis=b - (b > a), keepdims=True) / v_row, a)
+    col_square = jnp.expand_dims(1 / v_col, b)
+    clip = scale(jnp.mean((row_square * g * (col_square * g.conj())).real))
+    return g * (clip * jnp.sqrt(row_square)) * jnp.sqrt(col_square), v_row, v_col, v
 
 
 def power_decay(step: jax.Array, exponent: Hyper) -> jax.Array:
@@ -111,6 +117,8 @@ class scale_by_factored_rms(GradientTransformation):
       min_dim_size_to_factor: least size of the two largest axes for factoring, >= 1.
       epsilon: added to the squares, > 0.
       decay_rate_fn: from a step, counted from 0, and `decay_rate` to d.
+      clipping_threshold: largest root mean square of a leaf's update, > 0; `None` for none. As
+        `clip_by_block_rms` behind this stage, without a stored copy of the update.
 
     Raises:
       TypeError, ValueError: an argument is not a number, or out of its range.
@@ -127,8 +135,11 @@ class scale_by_factored_rms(GradientTransformation):
     min_dim_size_to_factor: int = static(default=128)
     epsilon: Hyper = 1e-30
     decay_rate_fn: Callable[[Any, Any], Any] = static(default=power_decay)
+    clipping_threshold: Hyper | None = hyper(default=None, kw_only=True)
 
     def validate(self) -> None:
+        if self.clipping_threshold is not None:
+            check_positive("clipping_threshold", self.clipping_threshold)
         check_nonnegative("decay_rate", self.decay_rate)
         check_steps("step_offset", self.step_offset)
         check_steps("min_dim_size_to_factor", self.min_dim_size_to_factor, low=1)
@@ -162,6 +173,7 @@ class scale_by_factored_rms(GradientTransformation):
             factored_rule, updates, reduced=(state.v_row, state.v_col, state.v),
             d=self.decay_rate_fn(step, self.decay_rate), epsilon=self.epsilon,
             factored=self.factored, least=self.min_dim_size_to_factor,
+            threshold=np.inf if self.clipping_threshold is None else self.clipping_threshold,
         )  # fmt: skip
         return updates, FactoredState(safe_increment(state.count), v_row, v_col, v)
 
@@ -232,10 +244,11 @@ class adafactor(Composed):
                 self.decay_offset,
                 self.min_dim_size_to_factor,
                 self.eps,
+                clipping_threshold=self.clipping_threshold,
             )
         ]
         if self.clipping_threshold is not None:
-            stages.append(clip_by_block_rms(self.clipping_threshold))
+            stages.append(identity())  # holds the place of Optax's clip in the state
         if self.learning_rate is not None:
             stages.append(scale_by_learning_rate(self.learning_rate, flip_sign=False))
         if self.multiply_by_parameter_scale:

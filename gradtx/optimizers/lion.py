@@ -34,9 +34,7 @@ class ScaleByLionState(NamedTuple):
     mu: Annotated[Updates, Slot()]
 
 
-def interpolated(
-    g: jax.Array, mu_old: jax.Array, mu: jax.Array, b1: Hyper, b2: Hyper
-) -> jax.Array:
+def interpolated(g: jax.Array, mu_old: jax.Array, mu: jax.Array, b1: Hyper, b2: Hyper) -> jax.Array:
     """b1 mu_old + (1 - b1) g, from the new momentum unless that would magnify its rounding."""
     if isinstance(b2, float) and b2 >= 0.5:
         return (b1 / b2) * mu + (1 - b1 / b2) * g

@@ -26,7 +26,7 @@ class ScaleByOptimisticGradientState(NamedTuple):
     """Whether no step was made yet, and the last gradient."""
 
     is_initial_step: Flag
-    previous_gradient: Annotated[Updates, Slot()]
+    previous_gradient: Annotated[Updates, Slot(read_late=True)]
 
 
 def optimistic_rule(

@@ -61,10 +61,14 @@ class clip(Stateless):
         return map_leaves(clip_rule, updates, max_delta=as_operand(self.max_delta))
 
 
-def clip_by_block_rms_rule(u: jax.Array, *, threshold: Hyper) -> jax.Array:
-    square = jnp.mean(abs_sq(u))
+def rms_scale(square: jax.Array, threshold: Hyper) -> jax.Array:
+    """min(1, threshold / sqrt(square)) of a mean of squares, shape ()."""
     inside = jnp.sqrt(square) <= threshold  # false for NaN, which is to be seen
-    return u * jnp.where(inside, 1, threshold * jax.lax.rsqrt(jnp.where(inside, 1, square)))
+    return jnp.where(inside, 1, threshold * jax.lax.rsqrt(jnp.where(inside, 1, square)))
+
+
+def clip_by_block_rms_rule(u: jax.Array, *, threshold: Hyper) -> jax.Array:
+    return u * rms_scale(jnp.mean(abs_sq(u)), threshold)
 
 
 class clip_by_block_rms(Stateless):
