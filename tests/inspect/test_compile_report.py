@@ -40,7 +40,7 @@ def test_what_it_reports():
 def test_the_state_is_donated():
     # JAX warns of a donated array that no result has the shape of.
     growing = gradtx.GradientTransformation(
-        lambda params: jnp.zeros(7), lambda updates, state, params: (updates, jnp.zeros(9))
+        lambda params: jnp.zeros(7), lambda updates, state, params: (updates, jnp.tile(state, 2))
     )
     with pytest.warns(UserWarning, match=r"donated buffers were not usable: .*\[7\]"):
         gradtx.compile_report(growing, PARAMS)
