@@ -224,3 +224,31 @@ def test_all_finite(dtype, value):
         assert not all_finite({**good, "a": good["a"].at[1, 1].set(complex(1.0, value))})
     assert all_finite({"step": 3, "flag": True, "none": None, "f": jnp.sin, "number": 1.5})
     assert not all_finite({"number": value}) and all_finite({})
+
+
+def test_small_leaves_are_reduced_together_and_sharded_ones_apart():
+    small = [jnp.full((2, 3), 2.0), jnp.full(5, 1.0), jnp.full((), 3.0)]
+    tree = {"small": small, "large": jnp.ones((80, 80)), "half": jnp.ones(4, jnp.float16)}
+    assert gradtx.global_norm(tree) == pytest.approx((4 * 6 + 5 + 9 + 6400 + 4) ** 0.5)
+
+    program = jax.jit(gradtx.global_norm).lower(small).compile().as_text()
+    assert program.count(" reduce(") == 1
+
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(jnp.arange(4.0), jax.P("x"))
+        norm = jax.jit(gradtx.global_norm)([sharded, jnp.ones(2), *small[:1]])
+    assert norm == pytest.approx((14 + 2 + 24) ** 0.5)
+    assert not all_finite([*small, jnp.asarray([1.0, jnp.nan])])
+
+
+def test_joined_leaves_inside_shard_map():
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def norm(split, whole):
+        return gradtx.global_norm([split, whole])[None]
+
+    specs = (jax.P("x"), jax.P())
+    norms = jax.shard_map(norm, mesh=mesh, in_specs=specs, out_specs=jax.P("x"))
+    found = jax.jit(norms)(jnp.asarray([1.0, 2.0]), jnp.asarray([2.0]))
+    np.testing.assert_allclose(found, [5**0.5, 8**0.5], rtol=1e-6)
