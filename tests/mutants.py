@@ -1,7 +1,7 @@
 """Sabotage: each mutant of a rule, stage or schedule must turn its mirrored tests red.
 
-    python tests/mutants.py                 all of them
-    python tests/mutants.py adam cosine     those of the files with these names
+    python -m tests.mutants                 all of them
+    python -m tests.mutants adam cosine     those of the files with these names
 
 Every mutant is applied to a temporary copy of the repository; the repository is not touched.
 """
@@ -13,13 +13,19 @@ import subprocess
 import sys
 import tempfile
 
-from mutants_of_optimizers import OPTIMIZERS
-from mutants_of_stages import STAGES
+from tests.mutants_of_groups import GROUPS
+from tests.mutants_of_optimizers import OPTIMIZERS
+from tests.mutants_of_stages import STAGES
+from tests.mutants_of_wrappers import WRAPPERS
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 # File: mutants of (where the search begins, old text, new text).
-MUTANTS = OPTIMIZERS | STAGES
+TABLES = (OPTIMIZERS, STAGES, WRAPPERS, GROUPS)
+MUTANTS = {
+    name: [mutant for table in TABLES for mutant in table.get(name, [])]
+    for name in dict.fromkeys(name for table in TABLES for name in table)
+}
 
 # Tests that are to fail where the mirrored ones do not, by room or file.
 ALSO = {
@@ -45,6 +51,12 @@ def mutated(text, name, begin, old, new):
     if start < 0 or at < 0:
         raise LookupError(f"{name}: no {old!r} after {begin!r}")
     return text[:at] + new + text[at + len(old) :]
+
+
+def check_texts(chosen):
+    """Raises LookupError where a mutant's text is not in the source."""
+    for name, *mutant in chosen:
+        mutated((ROOT / "gradtx" / f"{name}.py").read_text(), name, *mutant)
 
 
 def killed(original, name, *mutant):
@@ -74,8 +86,7 @@ def main(words):
         if not words or name.rpartition("/")[2] in words
         for mutant in mutants
     ]
-    for name, *mutant in chosen:
-        mutated((ROOT / "gradtx" / f"{name}.py").read_text(), name, *mutant)
+    check_texts(chosen)
     survived = 0
     with (
         tempfile.TemporaryDirectory() as place,

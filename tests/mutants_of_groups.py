@@ -1,20 +1,8 @@
-"""Sabotage of what gives leaves and numbers names: more mutants for `tests/mutants.py`.
+"""Sabotage of what gives leaves and numbers names."""
 
-    python tests/mutants_of_groups.py               all of them
-    python tests/mutants_of_groups.py partition     those of the files with these names
-
-They are run as `tests/mutants.py` runs its own.
-"""
-
-import sys
-
-import mutants
-
-MUTANTS = {
+GROUPS = {
     "core/partition": [
         ("def init", "_only(params, labels, label)", "params"),
-        ("def transform", "updates if params is None else params)\n        match",
-         "updates)\n        match"),
         ("def transform", "_only(tree, labels, label)", "_only(tree, labels, labels[0])"),
         ("def transform", "MaskedState(inner_state)", "state.inner_states[label]"),
         ("def transform", "None if params is None else select(params)", "None"),
@@ -49,24 +37,24 @@ MUTANTS = {
     "wrappers/inject": [
         ("class injected", "not in self.static_args", "not in ()"),
         ("class injected", "node.replace(**{last: value})", "pass"),
-        ("class injected", "_stateful(value)(states[name], **extra_args)",
-         "_stateful(value)(states[name])"),
+        ("class injected", "_stateful(place.value)(states[name], **extra_args)",
+         "_stateful(place.value)(states[name])"),
         ("class injected", "jnp.asarray(number, self._dtype())", "jnp.asarray(number)"),
         ("class injected", "self.hyperparam_dtype or", ""),
         ("class injected", "if set(named) != set(state.hyperparams)", "if False"),
         ("class injected", "count = safe_increment(state.count)", "count = state.count"),
-        ("class injected", "_stateful(named[name][1]).update(old, **extra_args)", "old"),
+        ("class injected", "_stateful(named[name].value).update(old, **extra_args)", "old"),
         ("class injected", "(count, numbers, states, inner_state)",
          "(count, state.hyperparams, states, inner_state)"),
         ("class injected", "constant - rounded, 0.0", "0.0, 0.0"),
         ("class injected", "jnp.where(value == rounded, constant - rounded, 0.0)",
          "constant - rounded"),
-        ("def set_hyperparams", "if name not in free", "if name not in places"),
-        ("def set_hyperparams", "if place.name in place.state.hyperparams_states", "if False"),
-        ("def set_hyperparams", "place.owner.check(place.name, value)", "pass"),
-        ("def set_hyperparams", "replaced.get(id(place.state), place.state)", "place.state"),
-        ("def set_hyperparams", "jnp.full_like(new.hyperparams[place.name], value)", "value"),
-        ("def _shortest", "last.count(path[-1]) == 1", "True"),
+        ("def _with_number", " or places[name].part is None", ""),
+        ("def _with_number", 'if key in getattr(part, "hyperparams_states", ())', "if False"),
+        ("def _with_number", "owner.check(key, value)", "pass"),
+        ("def _with_number", "jnp.full_like(part.hyperparams[key], value)", "value"),
+        ("def _with_number", "{**part.hyperparams, key", "{key"),
+        ("def _shortest", "last.count(short) == 1", "True"),
         ("def _numbers", "if isinstance(node, injected)", "if False"),
         ("def _numbers", "isinstance(node, Value) and not isinstance(node, Schedule)",
          "isinstance(node, Value)"),
@@ -107,7 +95,3 @@ MUTANTS = {
         ("def _installed", 'f"neither gradtx nor {module} has {name!r}"', "name"),
     ],
 }  # fmt: skip
-
-if __name__ == "__main__":
-    mutants.MUTANTS = MUTANTS
-    sys.exit(mutants.main(sys.argv[1:]))

@@ -1,16 +1,6 @@
-"""Sabotage of the wrappers, the later clips and L-DoG: more mutants for `tests/mutants.py`.
+"""Sabotage of the wrappers, the later clips and L-DoG."""
 
-    python tests/mutants_wrappers.py                all of them
-    python tests/mutants_wrappers.py lookahead      those of the files with these names
-
-They are run as `tests/mutants.py` runs its own.
-"""
-
-import sys
-
-import mutants
-
-MUTANTS = {
+WRAPPERS = {
     "wrappers/lookahead": [
         ("def lookahead_rule", "(p + u - slow)", "(p - slow)"),
         ("def lookahead_rule", "met - p, u", "met, u"),
@@ -100,7 +90,3 @@ MUTANTS = {
         ("class scale_by_distance", "reps_rel: Hyper = 1e-6", "reps_rel: Hyper = 1e-5"),
     ],
 }  # fmt: skip
-
-if __name__ == "__main__":
-    mutants.MUTANTS = MUTANTS
-    sys.exit(mutants.main(sys.argv[1:]))
