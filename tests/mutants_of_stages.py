@@ -132,7 +132,7 @@ STAGES = {
         ),
         ("class warmup_cosine", "self.decay_steps - self.warmup_steps", "self.decay_steps"),
         ("class warmup_cosine", " ** self.exponent", ""),
-        ("class warmup_cosine", "between(self.peak_value, self.end_value", "between(self.end_value, self.peak_value"),
+        ("class warmup_cosine", "self.end_value, cosine", "self.init_value, cosine"),
         ("class warmup_cosine", "jnp.asarray(count) < self.warmup_steps", "False"),
         ("class warmup_cosine", ", self.warmup_steps)\n        cosine", ")\n        cosine"),
         ("class warmup_exponential", "            self.transition_begin,\n", "            0,\n"),
