@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from gradtx.core.hyper import Hyper
-from gradtx.core.leaf import common_precision, is_optimised, map_leaves, match, narrow
+from gradtx.core.leaf import call_each, common_precision, is_optimised, map_leaves, match, narrow
 from gradtx.core.slot import Updates
 
 T = TypeVar("T")
@@ -32,16 +32,17 @@ def apply_updates(params: T, updates: Updates) -> T:
     {'step': 3, 'w': Array(1.5, dtype=float32)}
     """
     leaves, treedef = jax.tree.flatten(params, is_leaf=lambda x: x is None)
-    new = [
-        _add(p, u) if is_optimised(p) and is_optimised(u) else p
-        for p, u in zip(leaves, match(params, updates, "params", "updates"), strict=True)
-    ]
-    applied: T = jax.tree.unflatten(treedef, new)
+    pairs = [*zip(leaves, match(params, updates, "params", "updates"), strict=True)]
+    moving = [i for i, pair in enumerate(pairs) if all(map(is_optimised, pair))]
+    sums = call_each(_add, (), None, [pairs[i] for i in moving])
+    for i, new in zip(moving, sums, strict=True):
+        leaves[i] = new
+    applied: T = jax.tree.unflatten(treedef, leaves)
     return applied
 
 
 @jax.jit
-def _add(p: jax.Array, u: jax.Array) -> jax.Array:
+def _add(_: None, p: jax.Array, u: jax.Array) -> jax.Array:
     cast = common_precision((p, u))
     return (cast(p) + cast(u)).astype(jnp.result_type(p))
 

@@ -16,6 +16,7 @@ from gradtx.core.leaf import (
     widen,
     zeros_like,
 )
+from gradtx.transforms.scale import scale_rule
 
 HALF = jnp.ones(2, jnp.bfloat16)
 
@@ -294,3 +295,23 @@ def test_reduced_zeros_keep_the_sharding_of_their_axes():
 def test_zeros_with_x64(x64):
     found = reduced_zeros_like([jnp.ones(2, jnp.complex128), np.ones(2)], lambda shape: ())
     assert [v.dtype for v in found] == [jnp.float64] * 2
+
+
+def test_alike_leaves_are_called_in_blocks_while_traced():
+    shapes = [(3,), (2, 2)]
+    grads = {f"{i:02}": jnp.full(shapes[i % 2], float(i)) for i in range(50)}
+    grads["99"] = jnp.ones(3, jnp.bfloat16)
+
+    def double(tree):
+        return map_leaves(scale_rule, tree, step_size=2.0)
+
+    # Of 25 alike, 5 blocks of 5, twice; and the one that has no like.
+    assert len(jax.make_jaxpr(double)(grads).eqns) == 11
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(double)(grads), double(grads))
+
+
+def test_blocks_give_each_leaf_its_own_result():
+    grads = {f"{i:02}": jnp.full(2, float(i)) for i in range(11)}
+    doubled = jax.jit(lambda tree: map_leaves(scale_rule, tree, step_size=2.0))(grads)
+    for name, leaf in doubled.items():
+        np.testing.assert_array_equal(leaf, [2.0 * int(name)] * 2)
