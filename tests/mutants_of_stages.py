@@ -24,9 +24,13 @@ STAGES = {
         ("def _match_up_to", "    if paths != list(subtrees):", "    if False:"),
         (
             "def map_leaves",
-            "            rows.append((leaf, *others[: len(slots)], *small))",
+            "            rows.append((leaf, *old))",
             "            rows.append((leaf, *others[: len(slots)], *[None for _ in small]))",
         ),
+        ("def call_each", "for i in places[in_blocks:]", "for i in places[in_blocks + 1 :]"),
+        ("def call_each", "            for i, result in zip(block,", "            for i, result in zip(block[::-1],"),
+        ("def call_each", "alike[treedef, *map(jax.typeof, arrays)]", "alike[treedef]"),
+        ("def call_each", "size if size > 1 else 0", "size if size > len(rows) else 0"),
         (
             "def reduced_zeros_like",
             "return [zeros(leaf, each) for each in axes] if isinstance(axes, list) else "
