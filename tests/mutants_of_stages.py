@@ -28,7 +28,7 @@ STAGES = {
             "            rows.append((leaf, *others[: len(slots)], *[None for _ in small]))",
         ),
         ("def call_each", "for i in places[in_blocks:]", "for i in places[in_blocks + 1 :]"),
-        ("def call_each", "            for i, result in zip(block,", "            for i, result in zip(block[::-1],"),
+        ("def call_each", "i, result in zip(block,", "i, result in zip(block[::-1],"),
         ("def call_each", "alike[treedef, *map(jax.typeof, arrays)]", "alike[treedef]"),
         ("def call_each", "size if size > 1 else 0", "size if size > len(rows) else 0"),
         (
