@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,85 @@ class Placeholder:
         return cls()
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where in a state a tree like the parameters stands.
+
+    Attributes:
+      name: of the field or key that holds it; in a foreign state the nearest one, and `""`
+        where there is none.
+      slot: what the state says of it; `None` in a foreign state, which says nothing.
+    """
+
+    name: str
+    slot: Slot | None
+
+
+def map_slots(
+    initable: Callable[[Params], State] | Any,
+    f: Callable[[Place, Any], Any],
+    state: State,
+    /,
+    others: Callable[[Any], Any] | None = None,
+) -> State:
+    """Puts `f(place, tree)` in the place of every tree of a state that is like the parameters.
+
+    Which these are is read from the slots that gradtx's states declare; in other states
+    (Optax's) a tree is like the parameters where `init` puts a placeholder that stands for them.
+
+    Args:
+      initable: the transformation that made the state, or its `init`.
+      f: called with each such tree, which may hold nothing (`None`, `MaskedNode`) in the place
+        of a parameter.
+      state: the state. What stands in the place of an array may be a tree of its own.
+      others: called with whatever else is in the state; `None` keeps it.
+
+    Raises:
+      ValueError: `state` is not one that `initable` makes, or its `init` cannot be called
+        with a placeholder.
+    """
+
+    def kept(tree: Any) -> Any:
+        return tree if others is None else others(tree)
+
+    def visit(state: Any, name: str, made: Callable[[], Any]) -> Any:
+        """`made()` is what `init` makes of a placeholder, in the place of `state`."""
+        below, rebuild = children(state)
+        declared: dict[str, Kind] = {}
+        if is_state(state):
+            state_type: Any = type(state)
+            declared = kinds(state_type) if hasattr(state, "_fields") else {}
+        else:
+            pattern = made()
+            if isinstance(pattern, Placeholder):
+                return f(Place(name, None), state)
+            expected = [key for key, _ in children(pattern)[0]]
+            if not expected:
+                return kept(state)
+            if expected != [key for key, _ in below]:
+                raise ValueError(
+                    f"the state is not one that this transformation makes: a "
+                    f"{type(state).__name__} stands where it makes a {type(pattern).__name__}"
+                )
+        new = []
+        for i, (key, child) in enumerate(below):
+            kind = declared[key.name] if declared else Nested()
+            child_name = str(getattr(key, "name", getattr(key, "key", name)))
+            if isinstance(kind, Slot):
+                new.append(f(Place(child_name, kind), child))
+            elif isinstance(kind, Nested):
+                new.append(visit(child, child_name, functools.partial(_child, made, i)))
+            else:
+                new.append(kept(child))
+        return rebuild(new)
+
+    @functools.cache
+    def made() -> Any:
+        return _made_of_placeholder(initable)
+
+    return visit(state, "", made)
+
+
 def map_params(
     initable: Callable[[Params], State] | Any,
     f: Callable[..., Any],
@@ -38,10 +118,8 @@ def map_params(
 ) -> State:
     """Applies a function to every array of a state that is like a parameter.
 
-    Which these are is read from the slots that gradtx's states declare: moments and traces are
-    like the parameters; counts, scalars, and what is smaller than its parameter (Adafactor's
-    rows and columns) are not. In other states (Optax's) a tree is like the parameters where
-    `init` puts a placeholder that stands for them; a state that holds both may be nested.
+    Moments and traces are like the parameters; counts, scalars, and what is smaller than its
+    parameter (Adafactor's rows and columns) are not. A state may hold gradtx's and Optax's.
 
     Args:
       initable: the transformation that made the state, or its `init`.
@@ -66,7 +144,7 @@ def map_params(
     def ends(node: Any) -> bool:
         return is_leaf is not None and is_leaf(node)
 
-    def like_params(tree: Any) -> Any:
+    def like_params(place: Place, tree: Any) -> Any:
         def apply(node: Any, *leaves: Any) -> Any:
             return f(node, *leaves) if ends(node) or jax.tree.leaves(node) else node
 
@@ -75,44 +153,8 @@ def map_params(
             apply, tree, *rest, is_leaf=lambda node: ends(node) or not jax.tree.leaves(node)
         )
 
-    def others(tree: Any) -> Any:
-        return tree if transform_non_params is None else jax.tree.map(transform_non_params, tree)
-
-    def visit(state: Any, made: Callable[[], Any]) -> Any:
-        """`made()` is what `init` makes of a placeholder, in the place of `state`."""
-        below, rebuild = children(state)
-        declared: dict[str, Kind] = {}
-        if is_state(state):
-            state_type: Any = type(state)
-            declared = kinds(state_type) if hasattr(state, "_fields") else {}
-        else:
-            pattern = made()
-            if isinstance(pattern, Placeholder):
-                return like_params(state)
-            expected = [key for key, _ in children(pattern)[0]]
-            if not expected:
-                return others(state)
-            if expected != [key for key, _ in below]:
-                raise ValueError(
-                    f"the state is not one that this transformation makes: a "
-                    f"{type(state).__name__} stands where it makes a {type(pattern).__name__}"
-                )
-        new = []
-        for i, (key, child) in enumerate(below):
-            kind = declared[key.name] if declared else Nested()
-            if isinstance(kind, Slot):
-                new.append(like_params(child))
-            elif isinstance(kind, Nested):
-                new.append(visit(child, functools.partial(_child, made, i)))
-            else:
-                new.append(others(child))
-        return rebuild(new)
-
-    @functools.cache
-    def made() -> Any:
-        return _made_of_placeholder(initable)
-
-    return visit(state, made)
+    others = transform_non_params and functools.partial(jax.tree.map, transform_non_params)
+    return map_slots(initable, like_params, state, others)
 
 
 def _child(made: Callable[[], Any], index: int) -> Any:
