@@ -1,6 +1,15 @@
 """Sabotage of what gives leaves and numbers names."""
 
 GROUPS = {
+    "core/join": [
+        ("def joined", "len(vectors) > _FEW", "False"),
+        ("def joined", "i + size]", "i + size - 1]"),
+        ("def apart", "len(sizes) <= _FEW or", "True or"),
+        ("def _cut_twice", "_block_length(sizes)", "7"),
+        ("def _cut_twice", "vector.dtype", "'int8'"),
+        ("def _block_length", "sum(block), start, size", "start, size"),
+        ("def _block_length", "key=cuts", "key=lambda n: n"),
+    ],
     "core/partition": [
         ("def init", "_only(params, labels, label)", "params"),
         ("def transform", "_only(tree, labels, label)", "_only(tree, labels, labels[0])"),

@@ -144,6 +144,20 @@ def clipped(names: Iterable[str], optax: ModuleType | None) -> list[Case]:
     ]
 
 
+def flattened(names: Iterable[str], optax: ModuleType | None) -> list[Case]:
+    """The optimizers of these names on one vector, against Optax's on one, and leaf by leaf."""
+    return [
+        dataclasses.replace(
+            case,
+            name=f"flatten({case.name})",
+            own=gradtx.flatten(case.own),
+            theirs=optax and optax.flatten(case.theirs),
+            inner=case.own,
+        )
+        for case in plain(names, optax)
+    ]
+
+
 def wrapped(names: Iterable[str], optax: ModuleType | None) -> list[Case]:
     """The optimizers of these names in gradtx's wrappers, against Optax's counterparts."""
     cases = []

@@ -105,7 +105,8 @@ def large(setting: Setting) -> Iterator[Row]:
 def many_leaves(setting: Setting) -> Iterator[Row]:
     """A step on many small leaves, where what matters is the cost of each leaf."""
     names = setting.names(_SOME)
-    cases = lineup.plain(names, setting.optax) + lineup.clipped(names, setting.optax)
+    makers = (lineup.plain, lineup.clipped, lineup.flattened)
+    cases = [case for made in makers for case in made(names, setting.optax)]
     yield from _steps("many-leaves", cases, setting.small(), setting)
 
 
@@ -145,7 +146,8 @@ def compilation(setting: Setting) -> Iterator[Row]:
     names = setting.names(_FEW)
     shapes = setting.small()
     few = dict(list(shapes.items())[:2])
-    for case in lineup.plain(names, setting.optax) + lineup.clipped(names, setting.optax):
+    makers = (lineup.plain, lineup.clipped, lineup.flattened)
+    for case in [case for made in makers for case in made(names, setting.optax)]:
         contenders = programs.programs(case, setting.optax)
         for program in contenders.values():  # what a process does once, such as imports
             programs.timed_compilation(program, few)()

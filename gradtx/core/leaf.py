@@ -202,10 +202,15 @@ def written_after(x: jax.Array, *readers: jax.Array) -> jax.Array:
       *readers: arrays of the same shape that are formed from the old value.
     """
     for reader in readers:
-        real = jax.lax.stop_gradient(jnp.real(reader))
-        bits = jax.lax.bitcast_convert_type(real, f"int{8 * real.dtype.itemsize}")
-        x = jnp.where((bits | 1) != 0, x, jnp.zeros_like(x))
+        x = jnp.where(never_false(reader), x, jnp.zeros_like(x))
     return x
+
+
+def never_false(x: jax.Array) -> jax.Array:
+    """True, in the shape of `x`; to XLA a function of `x`, to the code generator behind it true."""
+    real = jax.lax.stop_gradient(jnp.real(x))
+    bits = jax.lax.bitcast_convert_type(real, f"int{8 * real.dtype.itemsize}")
+    return (bits | 1) != 0
 
 
 def common_precision(arrays: Iterable[Any]) -> Callable[[Any], jax.Array]:

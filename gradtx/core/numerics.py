@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.hyper import Compensated
+from gradtx.core.join import joined
 from gradtx.core.leaf import common_precision, is_optimised, match
 from gradtx.core.slot import Updates
 
@@ -201,12 +202,7 @@ def _small_ones_joined(tree: Updates) -> list[jax.Array]:
             alone.append(array)
         else:
             alike[array.dtype].append(array)
-    return alone + [_joined(arrays) for arrays in alike.values()]
-
-
-@jax.jit
-def _joined(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.concatenate([array.ravel() for array in arrays]) if len(arrays) > 1 else arrays[0]
+    return alone + [joined(arrays) for arrays in alike.values()]
 
 
 @jax.jit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.join import apart, joined
 from gradtx.core.leaf import common_precision, is_optimised, match, narrow
 from gradtx.core.slot import Opaque, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
@@ -95,7 +95,7 @@ def _ravel(tree: Any, like: Any) -> Any:
     for part in _parts(like):
         chosen = [jnp.zeros_like(likes[i]) if leaves[i] is None else leaves[i] for i in part]
         cast = common_precision(chosen)
-        vectors.append(jnp.concatenate([jnp.ravel(_gathered(cast(leaf))) for leaf in chosen]))
+        vectors.append(joined([_gathered(cast(leaf)) for leaf in chosen]))
     return vectors[0] if len(vectors) == 1 else tuple(vectors)
 
 
@@ -104,10 +104,9 @@ def _unravel(flat: Any, updates: Updates, like: Any) -> Updates:
     likes = jax.tree.leaves(like, is_leaf=_is_none)
     parts = _parts(like)
     for part, vector in zip(parts, [flat] if len(parts) == 1 else flat, strict=True):
-        offsets = np.cumsum([0, *(math.prod(np.shape(likes[i])) for i in part)])
-        for i, start, end in zip(part, offsets[:-1], offsets[1:], strict=True):
+        pieces = apart(vector, [np.shape(likes[i]) for i in part])
+        for i, piece in zip(part, pieces, strict=True):
             if leaves[i] is not None:
-                piece = vector[int(start) : int(end)].reshape(np.shape(likes[i]))
                 leaves[i] = _placed_like(piece, likes[i])
     return jax.tree.unflatten(treedef, leaves)
 

@@ -28,7 +28,11 @@ def test_without_optax_gradtxs_own_take_part():
     assert set(lineup.recipes(None)) - set(RECIPES) == {"classical_momentum", "nesterov_momentum"}
     (case,) = lineup.plain(["adam"], None)
     assert case.theirs is None
-    for case in lineup.clipped(["adam"], None) + lineup.wrapped(["adam"], None):
+    for case in [
+        *lineup.clipped(["adam"], None),
+        *lineup.wrapped(["adam"], None),
+        *lineup.flattened(["adam"], None),
+    ]:
         assert case.theirs is None
 
 
@@ -54,4 +58,7 @@ def test_clipping_and_wrapping():
         "accumulate(adamw, 4)", "MultiSteps(adamw, 4)",
     ]  # fmt: skip
     assert [case.window for case in wrapped] == [1, 1, 4, 4]
-    assert all(case.inner == gradtx.adamw(1e-3) for case in wrapped)
+    (flat,) = lineup.flattened(["adamw"], optax)
+    assert flat.own == gradtx.flatten(gradtx.adamw(1e-3)) and flat.torch is not None
+    assert flat.theirs.init({"a": jnp.ones(2), "b": jnp.ones(3)})[0].mu.shape == (5,)
+    assert all(case.inner == gradtx.adamw(1e-3) for case in (*wrapped, flat))

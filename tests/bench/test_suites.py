@@ -19,7 +19,11 @@ def rows(suite, optimizers=("adamw",), **changes):
     ("suite", "cases"),
     [
         ("large", {"adamw": {"optax"} | TORCH}),
-        ("many-leaves", {"adamw": {"optax"} | TORCH, "clip + adamw": {"optax"} | TORCH}),
+        ("many-leaves", {
+            "adamw": {"optax"} | TORCH,
+            "clip + adamw": {"optax"} | TORCH,
+            "flatten(adamw)": {"optax", "inner step"} | TORCH,
+        }),
         ("wrappers", {
             "clip + adamw": {"optax"} | TORCH,
             "skip_nonfinite(adamw)": {"optax", "inner step"},
@@ -28,8 +32,9 @@ def rows(suite, optimizers=("adamw",), **changes):
             "MultiSteps(adamw, 4)": {"optax", "inner step"},
         }),
         ("compile", {
-            f"{name}: {part}": {"optax"}
-            for name in ("adamw", "clip + adamw") for part in ("trace and lower", "compile")
+            f"{name}: {part}": {"optax"} | ({"inner step"} if "flatten" in name else set())
+            for name in ("adamw", "clip + adamw", "flatten(adamw)")
+            for part in ("trace and lower", "compile")
         }),
     ],
 )  # fmt: skip
@@ -60,7 +65,7 @@ def test_memory():
 def test_the_usual_optimizers():
     small = {"leaves": 1, "size": 2, "torch": None, "repeats": 1}
     cases = [row.case for row in rows("many-leaves", optimizers=None, **small)]
-    assert cases[:3] == ["adamw", "momentum", "lion"] and len(cases) == 6
+    assert cases[:3] == ["adamw", "momentum", "lion"] and len(cases) == 9
 
 
 def test_leaves_and_sizes():
