@@ -6,8 +6,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from gradtx.core.apply import T
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import GradientTransformation, as_transformation
+from gradtx.core.transformation import (
+    Composed,
+    GradientTransformation,
+    as_transformation,
+    late_slots_after,
+)
 from gradtx.core.value import static
 
 
@@ -49,6 +55,15 @@ class chain(GradientTransformation):
             updates, inner = tx.transform(updates, inner, params, **extra_args)
             new_state.append(inner)
         return updates, tuple(new_state)
+
+    def step(self, updates: Updates, state: State, params: T, **extra_args: Any) -> tuple[T, State]:
+        if not steps_in_place(self):
+            return super().step(updates, state, params, **extra_args)
+        updates = self._checked(updates, state, params, extra_args)
+        *first, last = self.transforms
+        updates, before = chain(*first).transform(updates, state[:-1], params, **extra_args)
+        params, after = last.step(updates, state[-1], params, **extra_args)
+        return params, (*late_slots_after(params, before), after)
 
     def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
         return {str(i): pair for i, pair in enumerate(zip(self.transforms, state, strict=True))}
@@ -109,6 +124,11 @@ class named_chain(GradientTransformation):
         updates, inner = chain(*self.transforms).transform(updates, inner, params, **extra_args)
         return updates, self._named(inner)
 
+    def step(self, updates: Updates, state: State, params: T, **extra_args: Any) -> tuple[T, State]:
+        inner = tuple(state[name] for name in self.names)
+        params, inner = chain(*self.transforms).step(updates, inner, params, **extra_args)
+        return params, self._named(inner)
+
     def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
         pairs = zip(self.names, self.transforms, strict=True)
         return {name: (tx, state[name]) for name, tx in pairs}
@@ -126,6 +146,18 @@ class named_chain(GradientTransformation):
     def __repr__(self) -> str:
         pairs = zip(self.names, self.transforms, strict=True)
         return f"named_chain({', '.join(map(repr, pairs))})"
+
+
+def steps_in_place(tx: GradientTransformation) -> bool:
+    """Whether `tx` has a better `step` than `update` followed by `apply_updates`.
+
+    A chain has if its last transformation has, such as `accumulate` or `skip_nonfinite`.
+    """
+    if isinstance(tx, Composed):
+        return steps_in_place(tx._composition)
+    if isinstance(tx, chain | named_chain):
+        return bool(tx.transforms) and steps_in_place(tx.transforms[-1])
+    return type(tx).step is not GradientTransformation.step
 
 
 def _check_length(count: int, state: State) -> None:

@@ -177,7 +177,7 @@ class GradientTransformation(Value):
         """
         new_updates, state = self.update(updates, state, params, **extra_args)
         params = apply_updates(params, new_updates)
-        return params, _late_slots_after(params, state)
+        return params, late_slots_after(params, state)
 
     @property
     def required_extra_args(self) -> Mapping[str, str]:
@@ -373,10 +373,10 @@ def _kinds_of(state: State) -> dict[str, Kind]:
     return kinds(state_type) if is_state(state) and hasattr(state, "_fields") else {}
 
 
-def _late_slots_after(params: Params, state: State) -> State:
+def late_slots_after(params: Params, state: State) -> State:
     """The state, its slots that are read late written after the parameters."""
     if type(state) is tuple:
-        return tuple(_late_slots_after(params, inner) for inner in state)
+        return tuple(late_slots_after(params, inner) for inner in state)
     late = {
         name: _tree_written_after(getattr(state, name), params)
         for name, kind in _kinds_of(state).items()

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+from gradtx.core.compose import steps_in_place
 from gradtx.testing import gradients_like
 
 PARAMS = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(3, 2), "b": jnp.ones(2)}
@@ -94,3 +95,41 @@ def test_replace_normalises_and_checks_as_construction_does():
         named.replace(names=("a", "a"))
     with pytest.raises(ValueError, match="2 transformations need as many names"):
         named.replace(names=("a",))
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda tx: gradtx.chain(gradtx.clip_by_global_norm(1.0), tx),
+        lambda tx: gradtx.chain(A, gradtx.chain(gradtx.identity(), tx)),
+        lambda tx: gradtx.named_chain(("clip", A), ("tx", tx)),
+    ],
+)
+def test_what_steps_in_place_does_so_at_the_end_of_a_chain(outer):
+    """As it does by itself: no tree of updates is stored, and the numbers are those of update."""
+    inner = gradtx.accumulate(gradtx.adamw(1e-3), 2)
+    tx = outer(inner)
+    assert steps_in_place(tx) and not steps_in_place(gradtx.chain(inner, gradtx.scale(1.0)))
+    large = {"w": jax.ShapeDtypeStruct((256, 256), jnp.float32)}
+    assert gradtx.compile_report(tx, large).temporary_bytes < 0.1 * 256 * 256
+
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(4):
+        updates, updated = tx.update(GRADS, state, params)
+        expected = gradtx.apply_updates(params, updates)
+        params, state = tx.step(GRADS, state, params)
+        chex.assert_trees_all_close(params, expected, rtol=1e-6)
+        chex.assert_trees_all_close(state, updated, rtol=1e-6)
+
+
+def test_slots_that_are_read_late_are_written_late_in_such_a_chain():
+    stage = gradtx.scale_by_optimistic_gradient()
+    tx = gradtx.chain(stage, gradtx.accumulate(gradtx.sgd(0.1), 2))
+    large = {"w": jax.ShapeDtypeStruct((256, 256), jnp.float32)}
+    assert gradtx.compile_report(tx, large).temporary_bytes < 0.1 * 256 * 256
+
+
+def test_an_empty_chain_steps():
+    params, state = gradtx.chain().step(GRADS, (), PARAMS)
+    assert state == ()
+    chex.assert_trees_all_close(params["b"], PARAMS["b"] + GRADS["b"])
