@@ -24,7 +24,8 @@ class FlattenState(NamedTuple):
 class flatten(GradientTransformation):
     """Hands the inner transformation all updates, and parameters, as one vector.
 
-    Fewer and larger operations: worth it for hundreds of small arrays. What the inner
+    Worth it for hundreds of small arrays: a step on them takes as long as the runtime needs to
+    hand over one buffer after another, and the state is then a few large ones. What the inner
     transformation does leaf by leaf (masks, norms of layers) it does to the whole vector.
     The vector is in the widest precision of its parts, at least float32. Complex parameters,
     where there are any, make a second vector: the inner transformation then sees the pair
