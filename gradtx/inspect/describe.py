@@ -129,7 +129,7 @@ class Description:
         if any(s.shape_rule.endswith("*") for s in self.slots):
             lines += _FOREIGN
         if any(label for *_, label in self.leaves):
-            lines += ["", *_aligned([(p, str(s), d, label) for p, s, d, label in self.leaves])]
+            lines += ["", *aligned([(p, str(s), d, label) for p, s, d, label in self.leaves])]
         return "\n".join(lines)
 
     def _each(self, size: int) -> str:
@@ -137,7 +137,7 @@ class Description:
 
     def _table(self) -> Iterator[str]:
         """A line for each stage, and below it one for each of its slots."""
-        words = _aligned(
+        words = aligned(
             [
                 ("  " * (self.stages[s.stage][0] + 1) + s.name, s.shape_rule, s.dtype)
                 for s in self.slots
@@ -327,8 +327,8 @@ def _without_inner(tx: GradientTransformation) -> str:
     """The text of a wrapper with its own numbers alone: what is inside has lines of its own."""
     numbers = [
         f"{name}={show(item)}"
-        for (name, *index), item in items_of(tx)
-        if not index and item is not None and not isinstance(item, GradientTransformation)
+        for (name, *_), item in items_of(tx)
+        if item is not None and not isinstance(item, GradientTransformation)
     ]
     return type(tx).__name__ + (f"({', '.join(numbers)})" if numbers else "")
 
@@ -464,8 +464,8 @@ def _is_none(x: Any) -> bool:
 def _readable(size: int) -> str:
     if size < 1000:
         return f"{size} B"
-    power = min((len(str(size)) - 1) // 3, 4)
-    return f"{size / 1000**power:.1f} {' kMGT'[power]}B"
+    power = min((len(str(size)) - 1) // 3, 6)
+    return f"{size / 1000**power:.1f} {' kMGTPE'[power]}B"
 
 
 def _wrapped(text: str, depth: int, room: int) -> list[str]:
@@ -481,7 +481,7 @@ def _wrapped(text: str, depth: int, room: int) -> list[str]:
     )
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

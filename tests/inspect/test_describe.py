@@ -158,6 +158,14 @@ def test_slots_stand_with_the_innermost_stage_that_holds_them():
     # A wrapper shows its own numbers, what is inside has lines of its own.
     assert "\n  accumulate(k=4) " in str(found)
     assert "\n    lookahead(sync_period=2, slow_step_size=0.5) " in str(found)
+    # What it holds stands two places further in than itself.
+    indent = {words[0]: len(line) - len(line.lstrip()) for line in lines if (words := line.split())}
+    assert (indent["accumulate(k=4)"], indent["skipped"], indent["slow"], indent["mu"]) == (
+        2,
+        4,
+        6,
+        8,
+    )
     # The columns stand in line; the second line of Adam's text has no numbers.
     assert len({line.index("int32") for line in lines if "int32" in line}) == 1
     assert {len(line) for line in [first, *lines] if " B " in line} == {len(head)}
@@ -236,10 +244,16 @@ def test_what_stands_in_the_place_of_an_array_is_shown_with_the_leaves_that_have
         line = f"trace in float32: {shown} and 2 more"
         assert line in str(found).splitlines()
         assert "trace in int8" not in str(found)
+        first = {"layer0": params["layer0"]}
+        assert "trace in float32: layer0/b" in str(gradtx.describe(tx, first)).splitlines()
         assert found.saved_in_8_bits == found.saved_in_4_bits == 0
         assert "quantize_state" not in str(found)
     split = jax.NamedSharding(jax.sharding.AbstractMesh((2,), ("x",)), jax.P("x"))
     assert [s.device_bytes for s in gradtx.describe(tx, params, split).slots] == [800, 4 * 5400]
+    # What does not divide evenly is rounded up; of nothing a device holds nothing.
+    wide = {"w": jnp.zeros((1, 4104)), "empty": jnp.zeros((0, 8))}
+    parts = jax.NamedSharding(jax.sharding.AbstractMesh((8,), ("x",)), jax.P(None, "x"))
+    assert [s.device_bytes for s in gradtx.describe(tx, wide, parts).slots] == [0, 514]
 
 
 def test_what_fewer_bits_would_save():
@@ -257,6 +271,8 @@ def test_what_fewer_bits_would_save():
     only_odd = {"odd": params["odd"]}
     narrow = gradtx.describe(gradtx.trace(0.9, accumulator_dtype="bfloat16"), only_odd)
     assert narrow.saved_in_8_bits == 2 * 4097 - (4097 + 68)
+    narrower = gradtx.describe(gradtx.trace(0.9, accumulator_dtype="float8_e5m2"), only_odd)
+    assert (narrower.saved_in_8_bits, narrower.saved_in_4_bits) == (0, 4097 - (2049 + 132))
     # Adafactor's rows and columns are not stored so, and no complex moments.
     complex_leaf = jax.ShapeDtypeStruct((100, 100), jnp.complex64)
     assert gradtx.describe(gradtx.trace(0.9), complex_leaf).saved_in_8_bits == 0
@@ -348,4 +364,4 @@ def test_sizes_are_readable():
 
     assert shown(999) == ["999", "B"] and shown(1000) == ["1.0", "kB"]
     assert shown(2_450_000) == ["2.5", "MB"] and shown(10**12) == ["1.0", "TB"]
-    assert shown(10**16) == ["10000.0", "TB"]
+    assert shown(10**22) == ["10000.0", "EB"]
