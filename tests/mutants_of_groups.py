@@ -142,6 +142,8 @@ GROUPS = {
         ("def _mixing", '"matrix" if min(free) > 0', '"norms" if min(free) > 0'),
         ("def _mixing", "min(free) > 0", "True"),
         ("def _mixing", '("reduce_", "arg", "cum")', '("reduce_max", "arg", "cum")'),
+        ("def _mixing", '("reduce_", "arg", "cum")', '("reduce_",)'),
+        ("def _mixing", 'and name != "reduce_precision"', ""),
     ],
     "compat/optax": [
         ("_SUBMODULES", '    "tree_utils",\n', ""),

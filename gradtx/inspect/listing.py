@@ -169,4 +169,5 @@ def _mixing(eqn: Any) -> set[str]:
         (contracted, _), _ = eqn.params["dimension_numbers"]
         free = [operand.aval.ndim - len(contracted) for operand in eqn.invars]
         return {"matrix" if min(free) > 0 else "norms"}
-    return {"norms"} if name.startswith(("reduce_", "arg", "cum")) else set()
+    reduces = name.startswith(("reduce_", "arg", "cum")) and name != "reduce_precision"
+    return {"norms"} if reduces else set()

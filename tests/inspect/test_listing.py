@@ -91,6 +91,26 @@ class by_factorisation(by_product):
         return jax.tree.map(lambda u: u if u.ndim < 2 else jnp.linalg.qr(u)[0], updates), state
 
 
+def per_leaf(function):
+    return gradtx.stateless_with_tree_map(lambda u, _: function(u))
+
+
+def rounded(u):
+    return jax.lax.reduce_precision(u, 8, 7)
+
+
+def ranked(u):
+    return u - jnp.argmax(u, axis=0, keepdims=True).astype(u.dtype)
+
+
+def summed(u):
+    return jnp.cumsum(u, axis=0)
+
+
+def dotted(u):
+    return u if u.ndim < 2 else u + (u @ u[0])[:, None]
+
+
 def test_scopes_of_stages():
     scopes = {
         by_product(): "matrix",
@@ -101,6 +121,10 @@ def test_scopes_of_stages():
         gradtx.centralize(): "norms",
         gradtx.add_noise(0.1, 0.5, 0): "elementwise",
         gradtx.identity(): "elementwise",
+        per_leaf(rounded): "elementwise",
+        per_leaf(ranked): "norms",
+        per_leaf(summed): "norms",
+        per_leaf(dotted): "norms",
         gradtx.set_to_zero(): "elementwise",
     }
     assert {tx: listing.scope_of(tx) for tx in scopes} == scopes
