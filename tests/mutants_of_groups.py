@@ -93,6 +93,8 @@ GROUPS = {
         ("def _stages", '"" if part.isdigit() or', '"" if'),
         ("def _stages", "depth + 1, labels", "depth, labels"),
         ("def _without_inner", "item is not None and", ""),
+        ("def _without_inner", "str | bool | int", "int"),
+        ("def _without_inner", "and value != field.default", ""),
         ("def _held", "_MATCHED if place.slot is None else", ""),
         ("def _held", "_OTHER if kind is None else", ""),
         ("def _held", "except ValueError", "except ZeroDivisionError"),

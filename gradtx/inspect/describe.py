@@ -324,13 +324,18 @@ def _stages(
 
 
 def _without_inner(tx: GradientTransformation) -> str:
-    """The text of a wrapper with its own numbers alone: what is inside has lines of its own."""
-    numbers = [
-        f"{name}={show(item)}"
+    """The text of a wrapper without what is inside, which has lines of its own."""
+    own = {
+        name: item
         for (name, *_), item in items_of(tx)
         if item is not None and not isinstance(item, GradientTransformation)
-    ]
-    return type(tx).__name__ + (f"({', '.join(numbers)})" if numbers else "")
+    }
+    for field in dataclasses.fields(tx):
+        value = getattr(tx, field.name)
+        if isinstance(value, str | bool | int) and value != field.default:
+            own[field.name] = value
+    arguments = ", ".join(f"{name}={show(value)}" for name, value in own.items())
+    return type(tx).__name__ + (f"({arguments})" if own else "")
 
 
 def _without(state: State, parts: list[State]) -> State:

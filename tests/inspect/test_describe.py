@@ -172,6 +172,21 @@ def test_slots_stand_with_the_innermost_stage_that_holds_them():
     assert "          mu_dtype='bfloat16')" in lines
 
 
+def test_a_wrapper_shows_its_own_numbers_and_flags():
+    def text(tx):
+        return gradtx.describe(tx, {"w": jnp.zeros(2), "b": jnp.zeros(2)}).stages[0][1]
+
+    inner = gradtx.sgd(0.1)
+    assert text(gradtx.lookahead(inner, 2, 0.5, reset_state=True)) == (
+        "lookahead(sync_period=2, slow_step_size=0.5, reset_state=True)"
+    )
+    assert text(gradtx.freeze(inner, "b")) == "freeze(pattern='b')"
+    assert text(gradtx.masked(inner, {"w": True, "b": False})) == "masked"
+    assert text(gradtx.skip_nonfinite(inner)) == "skip_nonfinite"
+    k = gradtx.linear_schedule(1, 2, 3)
+    assert text(gradtx.accumulate(inner, k)) == f"accumulate(k={k!r})"
+
+
 def test_every_kind_of_slot_has_a_word():
     tx = gradtx.chain(
         gradtx.adafactor(0.1, min_dim_size_to_factor=2),

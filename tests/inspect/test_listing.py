@@ -1,4 +1,3 @@
-import pathlib
 import re
 
 import jax
@@ -9,10 +8,8 @@ import pytest
 import gradtx
 from gradtx.core.transformation import Composed
 from gradtx.inspect import listing
-from gradtx.parse import parse_transformation
 
 LISTED = {each.name: each for each in listing.optimizers(gradtx)}
-README = pathlib.Path(gradtx.__file__).parent.parent / "README.md"
 
 
 def test_every_public_optimizer_is_listed_in_order():
@@ -174,30 +171,3 @@ def test_the_table_stands_in_line():
         "",
         "state: bytes per float32 parameter",
     ]
-
-
-def rows_of_the_readme():
-    """Call text and bytes of state of each optimizer in the README's table."""
-    part = README.read_text().split("## The algorithms")[1].split("\n## ")[0]
-    for line in part.splitlines():
-        if line.startswith("| `"):
-            calls, _, state, _ = line.strip("|").split(" | ")
-            texts, sizes = re.findall(r"`([^`]+)`", calls), state.strip().split(", ")
-            if len(sizes) == 1:
-                sizes *= len(texts)
-            yield from zip(texts, sizes, strict=True)
-
-
-def test_the_readme_tells_the_same_bytes():
-    rows = list(rows_of_the_readme())
-    assert {text.split("(")[0] for text, _ in rows} <= set(LISTED)
-    plain = [(text, int(size)) for text, size in rows if size.isdecimal()]
-    assert len(plain) > 30
-    params = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
-    for text, size in plain:
-        name, _, arguments = text.partition("(")
-        arguments = re.sub(r"\blr\b", "0.1", arguments)
-        tx = parse_transformation(f"{name}({re.sub(r', momentum(?!=)', ', 0.9', arguments)}")
-        assert gradtx.state_bytes(tx, params) / 1024**2 == pytest.approx(size, abs=0.02), text
-        if text in (f"{name}(lr)", f"{name}()"):
-            assert LISTED[name].state_bytes_per_parameter == pytest.approx(size, abs=0.02)
