@@ -96,6 +96,15 @@ def rounded(u):
     return jax.lax.reduce_precision(u, 8, 7)
 
 
+def by_a_constant(u):
+    return u * jnp.sum(jnp.arange(3.0) + u.ndim)
+
+
+@jax.jit
+def all_at_once(updates, params):
+    return jax.tree.map(lambda u, p: 2 * u + p, updates, params)
+
+
 def ranked(u):
     return u - jnp.argmax(u, axis=0, keepdims=True).astype(u.dtype)
 
@@ -119,6 +128,8 @@ def test_scopes_of_stages():
         gradtx.add_noise(0.1, 0.5, 0): "elementwise",
         gradtx.identity(): "elementwise",
         per_leaf(rounded): "elementwise",
+        per_leaf(by_a_constant): "elementwise",
+        gradtx.stateless(all_at_once): "elementwise",
         per_leaf(ranked): "norms",
         per_leaf(summed): "norms",
         per_leaf(dotted): "norms",
