@@ -33,7 +33,7 @@ from gradtx.core.transformation import (
     with_extra_args_support,
 )
 from gradtx.inspect.compile_report import CompileReport, CompileReports, compile_report
-from gradtx.inspect.describe import Description, describe
+from gradtx.inspect.describe import Description, describe, state_bytes
 from gradtx.linesearch.backtracking import (
     BacktrackingLinesearchInfo,
     ScaleByBacktrackingLinesearchState,
@@ -227,6 +227,7 @@ __all__ = [
     "selective_transform",
     "describe",
     "Description",
+    "state_bytes",
     "compile_report",
     "CompileReport",
     "CompileReports",

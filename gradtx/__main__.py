@@ -1,16 +1,27 @@
-"""The command line: `python -m gradtx race`, `python -m gradtx bench`."""
+"""The command line: `python -m gradtx race`, `bench`, `list`, `describe`."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import importlib
+import json
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import jax
+import jax.numpy as jnp
+
+import gradtx
+from gradtx.inspect import listing
+from gradtx.parse import parse_transformation
+
 _BAD_USAGE = 2
+_Array: Any = jax.ShapeDtypeStruct
 
 
 class _UsageError(Exception):
@@ -37,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_race(commands)
     _add_bench(commands)
+    _add_list(commands)
+    _add_describe(commands)
     try:
         options = vars(parser.parse_args(arguments))
         command: Callable[..., int] = options.pop("command")
@@ -99,6 +112,55 @@ def _add_bench(commands: Any) -> None:
     parser.set_defaults(command=functools.partial(_run, parser.prog, "bench"))
 
 
+def _add_list(commands: Any) -> None:
+    parser = commands.add_parser(
+        "list",
+        help="list the optimizers",
+        description="Lists every optimizer: state, what an update depends on, source.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print it as JSON")
+    parser.set_defaults(command=_list)
+
+
+def _add_describe(commands: Any) -> None:
+    parser = commands.add_parser(
+        "describe",
+        help="tell what a transformation holds",
+        description="Tells stages, slots and bytes of state of a transformation.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("call", help='its call text, such as "chain(clip(1.0), adamw(1e-3))"')
+    add(
+        "--shapes",
+        type=_shapes,
+        default="4096x4096,4096",
+        help="of the parameters, separated by commas, with or without a path, such as "
+        '"dense/w=4096x4096,dense/b=4096"; default: %(default)s',
+    )
+    add("--dtype", type=_dtype, default="float32", help="of the parameters; default: %(default)s")
+    parser.set_defaults(command=functools.partial(_describe, parser.prog))
+
+
+def _list(*, as_json: bool) -> int:
+    listed = list(listing.optimizers(gradtx))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(each) for each in listed], indent=2))
+    else:
+        print(listing.table(listed))
+    return 0
+
+
+def _describe(program: str, *, call: str, shapes: dict[str, tuple[int, ...]], dtype: Any) -> int:
+    params = {path: _Array(shape, dtype) for path, shape in shapes.items()}
+    try:
+        print(gradtx.describe(parse_transformation(call), params))
+    except (TypeError, ValueError) as error:
+        raise _UsageError(program, " ".join(str(error).split())) from error
+    return 0
+
+
 def _run(program: str, room: str, **request: Any) -> int:
     """Runs a command that lives in a room of its own, whose extra has the same name."""
     try:  # here, because the extras need not be installed
@@ -122,6 +184,26 @@ def _whole_number(low: int) -> Callable[[str], int]:
         return int(text)
 
     return convert
+
+
+def _shapes(text: str) -> dict[str, tuple[int, ...]]:
+    """Shapes by path, of a text such as `dense/w=4096x4096,dense/b=4096`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, piece in enumerate(text.split(",")):
+        path, _, sizes = piece.strip().rpartition("=")
+        if not re.fullmatch(r"[0-9]+(x[0-9]+)*", sizes) or (path or str(i)) in shapes:
+            raise argparse.ArgumentTypeError(
+                f"expected shapes such as 4096x4096,4096 or w=4096x4096,b=4096, got {text!r}"
+            )
+        shapes[path or str(i)] = tuple(map(int, sizes.split("x")))
+    return shapes
+
+
+def _dtype(text: str) -> Any:
+    try:
+        return jnp.dtype(text)
+    except TypeError:
+        raise argparse.ArgumentTypeError(f"there is no dtype {text!r}") from None
 
 
 if __name__ == "__main__":

@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "solve": {"core", "linesearch", "optimizers"},
     "compat": {"gradtx", "tree"},
     "inspect": {"core"},
-    "lab": {"gradtx"},
+    "lab": {"gradtx", "parse"},
     "bench": {"gradtx"},
     "tree.py": {"core"},
+    "parse.py": {"gradtx"},
     "laws.py": {"core", "transforms"},
     "testing.py": {"core", "laws"},
 }

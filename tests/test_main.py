@@ -132,3 +132,70 @@ def test_what_bench_cannot_do_without_is_named(monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("gradtx bench: error: matplotlib")
     assert line.endswith('pip install "gradtx[bench]"')
+
+
+def test_list_prints_every_optimizer(capsys):
+    assert main(["list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["optimizer", "state", "scope", "source"]
+    (line,) = [line for line in lines if line.startswith("adamw ")]
+    assert line.split()[1:3] == ["8.00", "elementwise"] and line.endswith("arXiv:1711.05101")
+
+
+def test_list_as_json(capsys):
+    assert main(["list", "--json"]) == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert listed["polyak_sgd"]["scope"] == "global"
+    assert listed["adam"]["arxiv"] == "1412.6980"
+    assert listed["adan"]["state_bytes_per_parameter"] == pytest.approx(16, abs=1e-4)
+
+
+def test_describe_prints_what_a_call_holds(capsys):
+    assert main(["describe", "chain(clip(1.0), lion(1e-3))"]) == 0
+    first, *_, last, _ = capsys.readouterr().out.splitlines()
+    assert first.startswith("16,781,312 parameters in 2 leaves; 67,125,252 bytes of state")
+    assert last.split()[:4] == ["mu", "like", "parameter", "float32"]
+
+
+def test_describe_with_paths_shapes_and_dtype(capsys):
+    words = ["--shapes", "a/w=30x20, a/b=20 ,7", "--dtype", "bfloat16"]
+    assert main(["describe", "groups([('a', trace(0.9))], default=sgd(0.1))", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("627 parameters in 3 leaves; 2,480 bytes")
+    assert [line.split("   ")[0] for line in lines[-3:]] == ["2", "a/b", "a/w"]
+    assert lines[-1].split()[1:] == ["(30,", "20)", "bfloat16", "a"]
+
+
+BAD_DESCRIBE = [
+    ([], "call"),
+    (["adaam(1e-3)"], "did you mean adam"),
+    (["__import__('os')"], "no public name '__import__'"),
+    (["constant_schedule(0.1)"], "is not a gradient transformation"),
+    (["groups([('x', sgd(0.1))], default=sgd(0.1))"], "fits no leaf"),
+    (["adam(1e-3)", "--shapes", ""], "expected shapes"),
+    (["adam(1e-3)", "--shapes", "3x"], "expected shapes"),
+    (["adam(1e-3)", "--shapes", "w=3,w=4"], "expected shapes"),
+    (["adam(1e-3)", "--shapes", "-3"], "--shapes"),
+    (["adam(1e-3)", "--dtype", "floaty"], "no dtype 'floaty'"),
+    (["adam(1e-3)", "--size", "3"], "--size"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_DESCRIBE, ids=lambda x: " ".join(x)[:40])
+def test_bad_input_of_describe_is_one_line_and_exit_code_2_too(words, message, capsys):
+    assert main(["describe", *words]) == 2
+    shown = capsys.readouterr()
+    assert len(shown.err.splitlines()) == 1 and shown.out == ""
+    assert shown.err.startswith(("gradtx describe: error: ", "gradtx: error: "))
+    assert message in shown.err
+
+
+def test_list_and_describe_need_no_extras():
+    code = (
+        "import sys\n"
+        "for name in ('flax', 'matplotlib', 'optax', 'PIL', 'rich', 'sklearn', 'torch'):\n"
+        "    sys.modules[name] = None\n"
+        "from gradtx.__main__ import main\n"
+        "sys.exit(main(['list']) or main(['describe', 'adam(1e-3)']))"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -47,7 +47,7 @@ def map_slots(
     f: Callable[[Place, Any], Any],
     state: State,
     /,
-    others: Callable[[Any], Any] | None = None,
+    others: Callable[[str, Kind | None, Any], Any] | None = None,
 ) -> State:
     """Puts `f(place, tree)` in the place of every tree of a state that is like the parameters.
 
@@ -59,15 +59,16 @@ def map_slots(
       f: called with each such tree, which may hold nothing (`None`, `MaskedNode`) in the place
         of a parameter.
       state: the state. What stands in the place of an array may be a tree of its own.
-      others: called with whatever else is in the state; `None` keeps it.
+      others: called with whatever else is in the state: the name of its field, as in a place,
+        what the state says of it, and the tree; `None` keeps it.
 
     Raises:
       ValueError: `state` is not one that `initable` makes, or its `init` cannot be called
         with a placeholder.
     """
 
-    def kept(tree: Any) -> Any:
-        return tree if others is None else others(tree)
+    def kept(name: str, kind: Kind | None, tree: Any) -> Any:
+        return tree if others is None else others(name, kind, tree)
 
     def visit(state: Any, name: str, made: Callable[[], Any]) -> Any:
         """`made()` is what `init` makes of a placeholder, in the place of `state`."""
@@ -82,7 +83,7 @@ def map_slots(
                 return f(Place(name, None), state)
             expected = [key for key, _ in children(pattern)[0]]
             if not expected:
-                return kept(state)
+                return kept(name, None, state)
             if expected != [key for key, _ in below]:
                 raise ValueError(
                     f"the state is not one that this transformation makes: a "
@@ -97,7 +98,7 @@ def map_slots(
             elif isinstance(kind, Nested):
                 new.append(visit(child, child_name, functools.partial(_child, made, i)))
             else:
-                new.append(kept(child))
+                new.append(kept(child_name, kind, child))
         return rebuild(new)
 
     @functools.cache
@@ -153,7 +154,10 @@ def map_params(
             apply, tree, *rest, is_leaf=lambda node: ends(node) or not jax.tree.leaves(node)
         )
 
-    others = transform_non_params and functools.partial(jax.tree.map, transform_non_params)
+    def others(name: str, kind: Kind | None, tree: Any) -> Any:
+        del name, kind
+        return jax.tree.map(transform_non_params, tree) if transform_non_params else tree
+
     return map_slots(initable, like_params, state, others)
 
 

@@ -20,7 +20,7 @@ from jax.experimental import topologies
 from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import Params, State
 from gradtx.core.transformation import GradientTransformation, as_transformation
-from gradtx.inspect.describe import state_bytes
+from gradtx.inspect.describe import bytes_of
 from gradtx.inspect.hlo import work_of
 
 
@@ -161,7 +161,7 @@ def _compiled_for(
     return CompileReport(
         target=target,
         parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(grads)),
-        state_bytes=state_bytes(state),
+        state_bytes=bytes_of(state),
         temporary_bytes=memory.temp_size_in_bytes,
         bytes_accessed=int(costs["bytes accessed"]) if target == "cpu" else work.bytes_accessed,
         flops=int(costs["flops"]) if "flops" in costs else None,

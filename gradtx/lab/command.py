@@ -20,9 +20,9 @@ from rich.text import Text
 
 from gradtx.lab import plots, report
 from gradtx.lab.lineup import DEFAULT, Entrant, enter, try_out
-from gradtx.lab.parse import ParseError, nearest, split_calls
 from gradtx.lab.race import Result, run_entrant
 from gradtx.lab.tasks import TASKS, Task
+from gradtx.parse import ParseError, nearest, split_calls
 
 INTERRUPTED = 130
 """The exit code of a process that Ctrl-C ended, as shells have it."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 import gradtx
-from gradtx.lab.parse import ParseError, nearest, parse_transformation
+from gradtx.parse import ParseError, nearest, parse_transformation
 
 LECTURE: dict[str, gradtx.GradientTransformation] = {
     "sgd": gradtx.sgd(0.01),

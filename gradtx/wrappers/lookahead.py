@@ -111,6 +111,9 @@ class lookahead(GradientTransformation):
         slow = None if paired else copy_of(params)
         return LookaheadState(self.fast_optimizer.init(fast), zero_count(), slow)
 
+    def inner_params(self, name: str, params: Params) -> Params:
+        return params.fast if isinstance(params, LookaheadParams) else params
+
     def update(
         self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, State]:

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.slot import Nested, Slot, kinds
+from gradtx.core.map_params import map_slots
+from gradtx.core.slot import Counter, Nested, Reduced, Slot, kinds
 from gradtx.tree import map_params
 from tests.examples import EXAMPLES
 
@@ -159,3 +160,23 @@ def test_errors():
         map_params(init, abs, Opaque(jnp.ones(2)))
     with pytest.raises(ValueError, match="a dict stands where it makes a tuple"):
         map_params(optax.adam(0.1), abs, DictAdam().init(PARAMS))
+
+
+def test_map_slots_tells_what_else_there_is():
+    tx = gradtx.chain(gradtx.adafactor(0.1, momentum=0.9), optax.scale_by_adam())
+    like, others = [], []
+    map_slots(
+        tx,
+        lambda place, tree: like.append((place.name, place.slot)),
+        tx.init(PARAMS),
+        lambda name, kind, tree: others.append((name, kind)),
+    )
+    assert like == [("ema", Slot()), ("mu", None), ("nu", None)]
+    assert others == [
+        ("count", Counter()),
+        ("v_row", Reduced()),
+        ("v_col", Reduced()),
+        ("v", Reduced()),
+        ("count", Counter()),
+        ("count", None),
+    ]

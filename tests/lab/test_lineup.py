@@ -5,7 +5,7 @@ import pytest
 
 import gradtx
 from gradtx.lab.lineup import DEFAULT, FACTORS, LECTURE, enter, names, try_out
-from gradtx.lab.parse import ParseError
+from gradtx.parse import ParseError
 
 RATES = (0.1, 0.2)
 

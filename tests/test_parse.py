@@ -1,7 +1,7 @@
 import pytest
 
 import gradtx
-from gradtx.lab.parse import ParseError, nearest, parse_transformation, split_calls
+from gradtx.parse import ParseError, nearest, parse_transformation, split_calls
 
 GOOD = {
     "adam(3e-3)": gradtx.adam(3e-3),
