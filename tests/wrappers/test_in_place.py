@@ -96,8 +96,9 @@ def test_a_derivative_of_what_the_function_closes_over(form):
     assert slope(jnp.float32(2.0), True) == 3 and slope(jnp.float32(2.0), False) == 0
 
 
-def test_constants_stay_constants_to_a_derivative(form):
-    """Zeros that are multiplied by the infinite slope of a root at zero would be NaN."""
+@pytest.mark.parametrize("mode", [jax.grad, jax.jacfwd])
+def test_constants_stay_constants_to_a_derivative(form, mode):
+    """A zero times the infinite slope of a root at zero would be NaN."""
 
     def of(rate, flag):
         x, nu = jnp.float32(1.0), jnp.float32(0.0)
@@ -105,7 +106,14 @@ def test_constants_stay_constants_to_a_derivative(form):
             x, nu = in_place_if(flag, lambda x, nu: (x - rate * jnp.sqrt(nu), nu), (x, nu))
         return x
 
-    assert jax.jit(jax.grad(of))(jnp.float32(0.1), True) == 0
+    assert jax.jit(mode(of))(jnp.float32(0.1), True) == 0
+
+
+def test_a_derivative_where_all_is_constant(form):
+    def of(y, flag):
+        return in_place_if(flag, lambda x: (x * jax.lax.stop_gradient(y),), (jnp.ones(()),))[0]
+
+    assert jax.jit(jax.grad(of))(jnp.float32(2.0), True) == 0
 
 
 def test_explicit_shardings_are_kept(form):
