@@ -515,3 +515,20 @@ def test_the_skip_state_keeps_its_type_and_its_own_buffers():
 def test_the_skip_state_keeps_double_precision(x64):
     tx = gradtx.MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=lambda u, *_: (False, u))
     check_transformation(tx, tree(0, jnp.float64), laws=["has_a_type_fixed_point"])
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_judge_sees_what_update_returns(compiled):
+    params = {**tree(0), "n": 3, "f": jnp.sin}
+    tx = gradtx.accumulate(gradtx.adamw(0.1), 2)
+    state = tx.init(params)
+    for seed in (1, 2, 3):
+        grads = {**tree(seed), "n": None, "f": None}
+        updates, after = tx.update(grads, state, params, weight=seed)
+
+        def judge(grads, state, seed):
+            return tx.judge(lambda new: (new["b"], new["w"]), grads, state, params, weight=seed)
+
+        seen = (jax.jit(judge) if compiled else judge)(grads, state, seed)
+        assert_close(seen, (updates["b"], updates["w"]))
+        state = after
