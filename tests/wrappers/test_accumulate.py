@@ -1,6 +1,7 @@
 """Accumulation against a loop in NumPy, against one large batch, and against Optax."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -519,15 +520,20 @@ def test_the_skip_state_keeps_double_precision(x64):
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_judge_sees_what_update_returns(compiled):
+    def descend(updates, state, params=None, **extra_args):
+        assert extra_args == {"known": 1}
+        return jax.tree.map(lambda u: -0.1 * u, updates), state
+
     params = {**tree(0), "n": 3, "f": jnp.sin}
-    tx = gradtx.accumulate(gradtx.adamw(0.1), 2)
+    tx = gradtx.accumulate(gradtx.GradientTransformation(lambda params: (), descend), 2)
     state = tx.init(params)
     for seed in (1, 2, 3):
         grads = {**tree(seed), "n": None, "f": None}
-        updates, after = tx.update(grads, state, params, weight=seed)
+        updates, after = tx.update(grads, state, params, weight=seed, known=1)
 
-        def judge(grads, state, seed):
-            return tx.judge(lambda new: (new["b"], new["w"]), grads, state, params, weight=seed)
+        def judge(grads, state, weight):
+            seen = operator.itemgetter("b", "w")
+            return tx.judge(seen, grads, state, params, weight=weight, known=1)
 
         seen = (jax.jit(judge) if compiled else judge)(grads, state, seed)
         assert_close(seen, (updates["b"], updates["w"]))
