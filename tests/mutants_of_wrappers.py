@@ -40,6 +40,14 @@ WRAPPERS = {
         ("def eval_params(state: State", "narrow(jax.tree.unflatten(treedef, leaves), like=params)",
          "jax.tree.unflatten(treedef, leaves)"),
     ],
+    "wrappers/in_place": [
+        ("def gpu_in_reach", '("cuda", "rocm")', '("cuda",)'),
+        ("def _run_if", "rocm=loop, ", ""),
+        ("def _cond_if", "lambda xs: xs, leaves", "lambda xs: xs, leaves[::-1]"),
+        ("def _loop_if", "(run, leaves))", "(~run, leaves))"),
+        ("def _run_if_jvp", "note if isinstance(note, SymbolicZero) else slope", "slope"),
+        ("def _run_if_jvp", "noted or slopes", "noted"),
+    ],
     "wrappers/flatten": [
         ("def _parts", "== c", "!= c"),
         ("def _ravel", "jnp.zeros_like(likes[i])", "jnp.ones_like(likes[i])"),

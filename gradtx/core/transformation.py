@@ -111,6 +111,21 @@ class GradientTransformation(Value):
             raise TypeError(f"{type(self).__name__} defines neither transform nor update")
         return self.update(updates, state, params, **extra_args)
 
+    def judge(
+        self,
+        question: Callable[[Updates], Any],
+        updates: Updates,
+        state: State,
+        params: Params | None,
+        **extra_args: Any,
+    ) -> Any:
+        """`question` of the updates that `transform` would return, which are not kept.
+
+        Combinators that run their inner transformation at some steps only ask inside: what a
+        conditional returns is stored.
+        """
+        return question(self.transform(updates, state, params, **extra_args)[0])
+
     def update(
         self, updates: Updates, state: State, params: Params | None = None, **extra_args: Any
     ) -> tuple[Updates, State]:

@@ -18,12 +18,19 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from gradtx.core.hyper import ScheduleFn, as_float, check_positive, check_steps, value_at
-from gradtx.core.leaf import is_optimised, map_leaves, zeros_like
+from gradtx.core.leaf import is_optimised, map_leaves, with_others_of, zeros_like
 from gradtx.core.numerics import abs_sq, all_finite, safe_increment, zero_count
 from gradtx.core.slot import Count, Inner, Opaque, Params, Scalar, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import dtype, integer, static
-from gradtx.wrappers.branch import arrays_of, checked_flag, step_if, transform_if
+from gradtx.wrappers.branch import (
+    arrays_of,
+    checked_flag,
+    cond,
+    step_if,
+    transform_if,
+    zeros,
+)
 
 POLICIES = ("accept", "skip")
 
@@ -132,6 +139,27 @@ class Accumulation(GradientTransformation):
         mean, closes, state, extra_args = self._take(updates, state, params, extra_args)
         new, inner_state = step_if(closes, inner, mean, state.inner_opt_state, params, extra_args)
         return new, self._closed(closes, state, inner_state)
+
+    def judge(
+        self,
+        question: Callable[[Updates], Any],
+        updates: Updates,
+        state: State,
+        params: Params | None,
+        **extra_args: Any,
+    ) -> Any:
+        inner, *_ = self._parts()
+        _, closes, *_ = self._take(updates, state, params, extra_args)
+
+        def ran() -> Any:
+            # Formed once more, lest the conditional has it stored.
+            mean, *_, rest = self._take(updates, state, params, extra_args)
+            return inner.judge(question, mean, state.inner_opt_state, params, **rest)
+
+        def left() -> Any:
+            return question(with_others_of(updates, zeros(arrays_of(updates))))
+
+        return cond(closes, ran, left)
 
     def flush(self, state: State, params: Params, **extra_args: Any) -> tuple[Params, State]:
         """Closes a window before it is full: one step with the mean of what it holds.

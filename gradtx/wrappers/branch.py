@@ -12,6 +12,7 @@ from gradtx.core.apply import apply_updates
 from gradtx.core.leaf import is_optimised, narrow, with_others_of
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import GradientTransformation
+from gradtx.wrappers.in_place import gpu_in_reach, in_place_if
 
 
 def zeros(updates: Updates) -> Updates:
@@ -94,7 +95,11 @@ def step_if(
         added = narrow(otherwise(arrays_of(updates)), like=params_)
         return apply_updates(params_, added), state
 
-    new, state = cond(run, ran, left, arrays_of(params), state)
+    operands = arrays_of(params), state
+    if otherwise is None and isinstance(run, jax.core.Tracer) and gpu_in_reach():
+        new, state = in_place_if(run, ran, operands)
+    else:
+        new, state = cond(run, ran, left, *operands)
     return with_others_of(params, new), state
 
 

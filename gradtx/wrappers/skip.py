@@ -126,10 +126,13 @@ class skip_nonfinite(GradientTransformation):
     ) -> tuple[Any, Any, Any]:
         """Whether to run the inner transformation, whether the limit is passed, the counts."""
         if "updates" in self.check:
-            new, _ = self.inner.transform(updates, state.inner_state, params, **extra_args)
-            new = narrow(new, like=updates if params is None else params)
-            looked_at = [new, updates] if "grads" in self.check else [new]
-            finite = _all_finite_together(*map(arrays_of, looked_at))
+
+            def question(new: Updates) -> jax.Array:
+                new = narrow(new, like=updates if params is None else params)
+                looked_at = [new, updates] if "grads" in self.check else [new]
+                return _all_finite_together(*map(arrays_of, looked_at))
+
+            finite = self.inner.judge(question, updates, state.inner_state, params, **extra_args)
         else:
             finite = all_finite(updates)
         count, total = state.notfinite_count, state.total_notfinite

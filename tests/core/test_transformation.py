@@ -346,3 +346,8 @@ def test_a_named_composition_steps_as_what_it_names():
             return inplace()
 
     assert named().step(jnp.ones(2), (), jnp.ones(2))[0] == "in place"
+
+
+def test_a_judge_is_asked_about_the_updates():
+    tx, params = gradtx.sgd(0.1), jnp.ones(2)
+    assert tx.judge(jnp.sum, params, tx.init(params), params) == pytest.approx(-0.2)

@@ -1,6 +1,7 @@
 """Accumulation against a loop in NumPy, against one large batch, and against Optax."""
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -515,3 +516,25 @@ def test_the_skip_state_keeps_its_type_and_its_own_buffers():
 def test_the_skip_state_keeps_double_precision(x64):
     tx = gradtx.MultiSteps(gradtx.sgd(0.1), 2, should_skip_update_fn=lambda u, *_: (False, u))
     check_transformation(tx, tree(0, jnp.float64), laws=["has_a_type_fixed_point"])
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_judge_sees_what_update_returns(compiled):
+    def descend(updates, state, params=None, **extra_args):
+        assert extra_args == {"known": 1}
+        return jax.tree.map(lambda u: -0.1 * u, updates), state
+
+    params = {**tree(0), "n": 3, "f": jnp.sin}
+    tx = gradtx.accumulate(gradtx.GradientTransformation(lambda params: (), descend), 2)
+    state = tx.init(params)
+    for seed in (1, 2, 3):
+        grads = {**tree(seed), "n": None, "f": None}
+        updates, after = tx.update(grads, state, params, weight=seed, known=1)
+
+        def judge(grads, state, weight):
+            seen = operator.itemgetter("b", "w")
+            return tx.judge(seen, grads, state, params, weight=weight, known=1)
+
+        seen = (jax.jit(judge) if compiled else judge)(grads, state, seed)
+        assert_close(seen, (updates["b"], updates["w"]))
+        state = after
