@@ -51,7 +51,10 @@ WRAPPERS = {
     "wrappers/flatten": [
         ("def _parts", "== c", "!= c"),
         ("def _ravel", "jnp.zeros_like(likes[i])", "jnp.ones_like(likes[i])"),
-        ("def _unravel", "if leaves[i] is not None", "if True"),
+        ("def _unravel", "if given[i] is not None", "if True"),
+        ("def step", "if any(", "if False and any("),
+        ("def step", "if any(", "if True or any("),
+        ("def step", "_unravel(flat, updates, params, params)", "_unravel(flat, updates, params, updates)"),
         ("def transform", "updates if params is None else params", "updates"),
         ("def transform", "            **extra_args,\n", ""),
         ("def transform", "None if params is None else _ravel(params, like)", "None"),

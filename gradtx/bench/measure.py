@@ -43,12 +43,23 @@ class Spread:
         return cls(float(median), float(low), float(high))
 
 
-def interleave(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """What each contender returned in each round; all are called in turn."""
+def interleave(
+    contenders: Mapping[str, Callable[[], T]], rounds: int, *, warm: bool = False
+) -> dict[str, list[T]]:
+    """What each contender returned in each round; all are called in turn.
+
+    Args:
+      contenders: from label to what is measured.
+      rounds: how often each is measured.
+      warm: calls each once more before, for what a program does again and again, such as the
+        steps of a training loop: after a rest the processor is slow for some milliseconds.
+    """
     results: dict[str, list[T]] = {label: [] for label in contenders}
     for _ in range(rounds):
         for label, run in contenders.items():
             time.sleep(_REST)
+            if warm:
+                run()
             results[label].append(run())
     return results
 
@@ -60,7 +71,7 @@ def enough_rounds(contenders: Mapping[str, Callable[[], float]]) -> int:
     """
     interleave(contenders, 2)
     third = interleave(contenders, 1)
-    seconds = sum(spent + _REST for (spent,) in third.values())
+    seconds = sum(2 * spent + _REST for (spent,) in third.values())
     return int(np.clip(_BUDGET / seconds, _FEWEST, _MOST))
 
 

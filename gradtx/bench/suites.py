@@ -195,7 +195,7 @@ def _steps(suite: str, cases: Sequence[Case], shapes: Tree, setting: Setting) ->
                 setting.torch, case.torch, params, grads, setting.torch_device
             )
         rounds = measure.enough_rounds(contenders)
-        seconds = measure.interleave(contenders, setting.repeats or rounds)
+        seconds = measure.interleave(contenders, setting.repeats or rounds, warm=True)
         floor = programs.floor_bytes(case, shapes) / setting.bandwidth
         yield _timed_row(suite, case.name, seconds, floor)
 

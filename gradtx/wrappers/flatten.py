@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.apply import T
 from gradtx.core.join import apart, joined
-from gradtx.core.leaf import common_precision, is_optimised, match, narrow
+from gradtx.core.leaf import common_precision, is_optimised, match, narrow, wide_dtype
 from gradtx.core.slot import Opaque, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 
@@ -63,7 +64,18 @@ class flatten(GradientTransformation):
             None if params is None else _ravel(params, like),
             **extra_args,
         )
-        return _unravel(flat, updates, like), FlattenState(inner_state)
+        return _unravel(flat, updates, like, updates), FlattenState(inner_state)
+
+    def step(self, updates: Updates, state: State, params: T, **extra_args: Any) -> tuple[T, State]:
+        optimised = [leaf for leaf in jax.tree.leaves(params) if is_optimised(leaf)]
+        if any(wide_dtype(jnp.result_type(x)) != jnp.result_type(x) for x in optimised):
+            # Updates are rounded to the dtype of such leaves before they are added.
+            return super().step(updates, state, params, **extra_args)
+        updates = self._checked(updates, state, params, extra_args)
+        flat, inner_state = self.inner.step(
+            _ravel(updates, params), state.inner_state, _ravel(params, params), **extra_args
+        )
+        return _unravel(flat, updates, params, params), FlattenState(inner_state)
 
     def inner_states(self, state: State) -> Mapping[str, tuple[GradientTransformation, State]]:
         return {"inner": (self.inner, state.inner_state)}
@@ -74,7 +86,7 @@ class flatten(GradientTransformation):
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         point = self.inner.lookahead_point(state.inner_state, _ravel(params, params))
-        return narrow(_unravel(point, params, params), like=params)
+        return narrow(_unravel(point, params, params, params), like=params)
 
 
 def _is_none(x: Any) -> bool:
@@ -100,14 +112,16 @@ def _ravel(tree: Any, like: Any) -> Any:
     return vectors[0] if len(vectors) == 1 else tuple(vectors)
 
 
-def _unravel(flat: Any, updates: Updates, like: Any) -> Updates:
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+def _unravel(flat: Any, updates: Updates, like: Any, others: Any) -> Any:
+    """The pieces of the vectors, but the leaves of `others` where there is no update."""
+    given = jax.tree.leaves(updates, is_leaf=_is_none)
+    leaves, treedef = jax.tree.flatten(others, is_leaf=_is_none)
     likes = jax.tree.leaves(like, is_leaf=_is_none)
     parts = _parts(like)
     for part, vector in zip(parts, [flat] if len(parts) == 1 else flat, strict=True):
         pieces = apart(vector, [np.shape(likes[i]) for i in part])
         for i, piece in zip(part, pieces, strict=True):
-            if leaves[i] is not None:
+            if given[i] is not None:
                 leaves[i] = _placed_like(piece, likes[i])
     return jax.tree.unflatten(treedef, leaves)
 

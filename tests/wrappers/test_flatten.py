@@ -1,5 +1,6 @@
 """One vector instead of many leaves: the same numbers, in the leaves' own types."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,6 +86,28 @@ def test_a_missing_gradient_counts_as_zero():
     updates, state = tx.update({"a": None, "b": jnp.ones(1)}, state, params)
     assert updates["a"] is None and updates["b"] == 1.5
     np.testing.assert_array_equal(state.inner_state.trace, [0.5, 0.5, 1.5])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_step_is_an_update_applied(dtype):
+    tx = gradtx.flatten(gradtx.adamw(0.1, weight_decay=0.1))
+    params = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3).astype(dtype), "b": jnp.ones(3)}
+    params |= {"still": jnp.ones(2), "none": None, "step": 3}
+    grads = jax.tree.map(lambda x: x, params) | {"still": None}
+    state = tx.init(params)
+    for _ in range(3):
+        updates, expected_state = tx.update(grads, state, params)
+        expected = gradtx.apply_updates(params, updates)
+        params, state = tx.step(grads, state, params)
+        chex.assert_trees_all_equal((params, state), (expected, expected_state))
+    np.testing.assert_array_equal(params["still"], 1.0)
+
+
+def test_a_step_adds_to_the_vector():
+    params = [jnp.ones(n) for n in range(1, 41)]
+    tx = gradtx.flatten(gradtx.sgd(0.1))
+    text = jax.jit(tx.step).lower(params, tx.init(params), params).as_text()
+    assert text.count("stablehlo.add") == 1
 
 
 def test_gradients_of_another_dtype():
