@@ -45,6 +45,9 @@ from gradtx.linesearch.zoom import (
     ZoomLinesearchInfo,
     scale_by_zoom_linesearch,
 )
+from gradtx.memory.kahan import KahanState, kahan
+from gradtx.memory.master import MasterWeightsState, master_weights
+from gradtx.memory.rounding import StochasticRoundingState, stochastic_rounding
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from gradtx.optimizers.adafactor import FactoredState, adafactor, scale_by_factored_rms
@@ -390,6 +393,12 @@ __all__ = [
     "ConditionallyTransformState",
     "apply_every",
     "ApplyEvery",
+    "stochastic_rounding",
+    "StochasticRoundingState",
+    "kahan",
+    "KahanState",
+    "master_weights",
+    "MasterWeightsState",
     "Schedule",
     "constant_schedule",
     "linear_schedule",
