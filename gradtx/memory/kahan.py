@@ -1,8 +1,8 @@
 """Compensated addition of updates to narrow parameters (Kahan, 1965).
 
-    y = u + c                 the update, and what earlier ones are owed
-    x_new = round(x + y)
-    c = y - (x_new - x)       what this rounding lost
+y = u + c                 the update, and what earlier ones are owed
+x_new = round(x + y)
+c = y - (x_new - x)       what this rounding lost
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class KahanState(NamedTuple):
     `compensation` is `None` for parameters in float32 or wider.
     """
 
-    compensation: Annotated[Updates, Slot()]
+    compensation: Annotated[Updates, Slot(read_late=True)]
     inner_state: Inner
 
 
@@ -35,10 +35,10 @@ class kahan(GradientTransformation):
         y = u + c;  x_new = round(x + y);  c <- y - (x_new - x)
 
     Parameter and compensation are together one number of twice the precision: 16 bits for
-    bfloat16, 22 for float16. In that precision updates are added, so one below 2^-17 of a bfloat16
-    parameter can be lost, and 1,000 equal ones of 2^-10 of it and more end within 1 % of float32.
-    With `dtype=jnp.float32` it is as exact as `master_weights`, for the same bytes. Parameters in
-    float32 or wider are left to the inner transformation alone.
+    bfloat16, 22 for float16. Updates are added in that precision: those below 2^-15 of a bfloat16
+    parameter can be lost (2^-21 for float16), and 1,000 equal ones of 2^-10 of it end within 1 %
+    of float32. With `dtype=jnp.float32` it is as exact as `master_weights`, for the same bytes.
+    Parameters in float32 or wider are left to the inner transformation alone.
 
     The compensation is of what `apply_updates` makes of the update that is returned, so that
     large updates are exact too. Put it outermost: nothing may change the updates after.

@@ -1,7 +1,7 @@
 """Master weights in float32 behind narrow parameters (Micikevicius et al., 2017).
 
-    m <- m + u
-    x <- round(m)
+m <- m + u
+x <- round(m)
 """
 
 from __future__ import annotations

@@ -148,16 +148,16 @@ class stochastic_rounding(GradientTransformation):
         x <- down(x + u) or up(x + u), with probabilities that make the mean x + u
 
     Rounding to nearest loses every update below half the spacing of the parameter's values: 1.0
-    in bfloat16 stays where it is for updates below 0.002. Parameters in float32 or wider are left to
-    the inner transformation alone. There is no state but a count.
+    in bfloat16 stays where it is for updates below 0.0019. Parameters in float32 or wider are
+    left to the inner transformation alone. There is no state but a count.
 
     The random bits are a hash of seed, step, the leaf's path and the entry's place, so that
     neither sharding nor another leaf changes them.
 
     Put it outermost: nothing may change the updates after. They are in the parameter's dtype,
     and `apply_updates` rounds to nearest: it arrives at the rounded value exactly where that is
-    between half and twice the parameter, with its sign, or the parameter is 0. A larger update
-    ends within 2^-8 of its own size (bfloat16; float16 2^-11), which is then not random.
+    between half and twice the parameter, or the parameter is 0. After a larger update it may end
+    beside that value, by up to 2^-7 of the update (bfloat16; 2^-10 for float16).
 
     Source: Gupta et al., "Deep learning with limited numerical precision", 2015,
     arXiv:1502.02551; for bfloat16 weights Zamirai et al., "Revisiting BFloat16 training", 2020,
