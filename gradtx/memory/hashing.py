@@ -1,52 +1,54 @@
-"""Random bits by hashing where they stand: the PCG hash of Jarzynski and Olano.
+"""Random bits by a hash of where they stand: the same on one device and on many.
 
-    s = 747796405 i + 2891336453
-    w = 277803737 (s xor (s >> ((s >> 28) + 4)))
-    bits = w xor (w >> 22),  all modulo 2^32
+PCG hash (Jarzynski & Olano, "Hash functions for GPU rendering", JCGT 2020; O'Neill, 2014):
 
-Source: Jarzynski, Olano, "Hash functions for GPU rendering", Journal of Computer Graphics
-Techniques 9(3), 2020.
+    s <- 747796405 v + 2891336453;  w <- ((s >> ((s >> 28) + 4)) ^ s) 277803737;  w ^ (w >> 22)
+
+all in 32 bits. Elementwise, so that XLA forms the bits where they are used and stores none.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
-def hashed_bits(shape: tuple[int, ...], seed: jax.typing.ArrayLike) -> jax.Array:
-    """32 random bits for each entry: a function of the seed and of where the entry stands.
+def pcg_hash(v: jax.Array) -> jax.Array:
+    """The PCG hash of each entry; uint32 in and out, a permutation of all of them."""
+    state = v * jnp.uint32(747796405) + jnp.uint32(2891336453)
+    word: jax.Array = ((state >> ((state >> 28) + jnp.uint32(4))) ^ state) * jnp.uint32(277803737)
+    return (word >> 22) ^ word
 
-    So they do not depend on how the array is sharded; being elementwise they are computed
-    where they are used, without memory of their own.
+
+def hashed_bits(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+    """Random bits that depend on the seed and on the index of each entry, not on sharding.
 
     Args:
-      shape: of the result, uint32.
-      seed: uint32 scalar. Seeds that differ in any bit give unrelated bits.
+      shape: of the result.
+      seed: uint32, shape ().
 
-    >>> print(hashed_bits((2, 2), 7).shape)
-    (2, 2)
+    Returns:
+      uint32 of this shape. Arrays of more than 2^32 entries repeat.
     """
     index = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
-        stride = math.prod(shape[axis + 1 :]) % 2**32
-        place = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        index = index + place * np.uint32(stride)
-    return _pcg(index ^ _pcg(jnp.asarray(seed, jnp.uint32)))
+        stride = jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32)
+        index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+    # Hashed before the seed is added: otherwise one seed's bits are another's, shifted.
+    return pcg_hash(pcg_hash(index) + seed)
 
 
-def mixed(seed: jax.typing.ArrayLike, *numbers: jax.typing.ArrayLike) -> jax.Array:
-    """One seed, uint32 of shape (), out of a seed and whole numbers such as a step."""
-    seed = jnp.asarray(seed, jnp.uint32)
-    for number in numbers:
-        seed = _pcg(seed) ^ jnp.asarray(number, jnp.uint32)
-    return seed
+def seed_of(name: str, count: jax.Array) -> jax.Array:
+    """A seed for what has this name at this step.
 
+    Args:
+      name: of what is rounded, such as the path of a parameter.
+      count: the number of the step, an integer of shape ().
 
-def _pcg(x: jax.Array) -> jax.Array:
-    state = x * np.uint32(747796405) + np.uint32(2891336453)
-    word = ((state >> ((state >> np.uint32(28)) + np.uint32(4))) ^ state) * np.uint32(277803737)
-    return (word >> np.uint32(22)) ^ word
+    Returns:
+      uint32, shape ().
+    """
+    return pcg_hash(pcg_hash(count.astype(jnp.uint32)) + jnp.uint32(zlib.crc32(name.encode())))

@@ -62,7 +62,7 @@ class kahan(GradientTransformation):
     >>> for _ in range(100):
     ...     params, state = tx.step(grads, state, params)
     >>> print(params, state.compensation)
-    [0.898438] [0.00149536]
+    [0.898438] [0.00161743]
     """
 
     requires: ClassVar[tuple[str, ...]] = ("params",)
