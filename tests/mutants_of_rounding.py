@@ -30,7 +30,6 @@ ROUNDING = {
         ("def _compensate", "owed - (moved - x)", "owed - update"),
     ],
     "memory/master": [
-        ("def init", "self.inner.init(_seen(master, params))", "self.inner.init(params)"),
         ("def transform", "_seen(state.master, params), **", "params, **"),
         ("def transform", "MasterWeightsState(master,", "MasterWeightsState(state.master,"),
         ("def lookahead_point", "state.inner_state, seen)", "state.inner_state, params)"),
@@ -46,7 +45,6 @@ ROUNDING = {
         ("def step", "self._wide(state)", "state"),
         ("def step", "_in_dtypes_of(state, new)", "new"),
         ("def step", "if late else slot", "if False else slot"),
-        ("def lookahead_point", "self._wide(state)", "state"),
         ("def _wide", "widen(slot) if place.name in self.dtypes else slot", "slot"),
         ("def _floating", "if not jnp.issubdtype(result, jnp.floating)", "if False"),
     ],

@@ -70,8 +70,7 @@ class master_weights(GradientTransformation):
         def copy(leaf: Any) -> Any:
             return jnp.astype(leaf, jnp.float32) if is_low(leaf) else None
 
-        master = jax.tree.map(copy, params)
-        return MasterWeightsState(master, self.inner.init(_seen(master, params)))
+        return MasterWeightsState(jax.tree.map(copy, params), self.inner.init(params))
 
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any

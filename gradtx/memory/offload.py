@@ -22,9 +22,11 @@ class offload_state(GradientTransformation):
 
     A slot is what a state keeps like the parameters, such as Adam's `mu` and `nu`, at any depth.
     The state is the inner transformation's; its arrays say where they are, with the memory kind
-    `"pinned_host"` in their sharding. XLA schedules the copies, and overlaps them with computing
-    where it can. Each step moves every offloaded byte to the device and back, over a link much
-    slower than device memory.
+    `"pinned_host"` in their sharding. Each step moves every offloaded byte to the device and
+    back, over a link much slower than device memory; XLA decides how much of that is at once.
+
+    Donate parameters before state, in the order in which `step` returns them: JAX pairs donated
+    arguments with results by shape, and aborts where it pairs memories that differ.
 
     Args:
       inner: the transformation, gradtx's or Optax's.

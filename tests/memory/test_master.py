@@ -116,6 +116,9 @@ def test_looks_ahead_from_the_copy():
     point = tx.lookahead_point(state, params)
     assert point.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(point, np.float64), 0.9 - 0.09, rtol=2**-8)
+    state = state._replace(master=jnp.full(2, 3.0))
+    point = np.asarray(tx.lookahead_point(state, params), np.float64)
+    np.testing.assert_allclose(point, 3.0 - 0.09, rtol=2**-8)
 
 
 def test_validation():

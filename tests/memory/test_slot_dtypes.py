@@ -68,7 +68,8 @@ def test_any_transformation(tx, names):
         params, new = step(PARAMS, state, params)
         assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
         state = new
-    updates, _ = wrapped.update(PARAMS, state, params)
+    updates, new = wrapped.update(PARAMS, state, params)
+    assert jax.tree.map(jax.typeof, new) == jax.tree.map(jax.typeof, state)
     assert updates["b"].dtype == jnp.bfloat16
     assert not np.array_equal(params["w"], PARAMS["w"])
 
@@ -85,6 +86,21 @@ def test_float32_slots_are_as_without():
     state = gradtx.slot_dtypes(tx, {"mu": jnp.float32}).init(PARAMS)
     assert state[0].mu["w"].dtype == jnp.float32
     assert_same_bits(state, gradtx.adam(0.1).init(PARAMS))
+
+
+def test_what_is_inside_sees_float32():
+    seen = []
+
+    def update(updates, state, params=None):
+        seen.append(state["x"].dtype)
+        return updates, {"x": state["x"] + updates}
+
+    inner = gradtx.GradientTransformation(lambda params: {"x": params}, update)
+    tx = gradtx.slot_dtypes(inner, {"x": jnp.bfloat16})
+    params = jnp.ones(2)
+    tx.step(params, tx.init(params), params)
+    _, state = tx.update(params, tx.init(params), params)
+    assert seen == [jnp.float32, jnp.float32] and state["x"].dtype == jnp.bfloat16
 
 
 def test_complex_slots_stay():
