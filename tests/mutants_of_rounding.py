@@ -53,7 +53,7 @@ ROUNDING = {
         ("def validate", "check_rule(", "str("),
         ("def init", "_check_memories(params)", ""),
         ("def init", "if self.paths is not None:", "if False:"),
-        ("def init", "lambda _, slot: beside_params(_placed_as, slot, params)", "lambda _, slot: slot"),
+        ("def init", "beside_params(_placed_as, slot, params)", "slot"),
         ("def init", "check_names(", "str("),
         ("def transform", "self._moved(state, jax.memory.Space.Host)[0]", "state"),
         ("def step", "self._moved(state, jax.memory.Space.Host)[0]", "state"),
