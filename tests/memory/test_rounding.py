@@ -32,6 +32,7 @@ def wide_values(dtype, seed=0):
     values = all_values(dtype)
     halves = (values[1:] + values[:-1]) / 2
     patterns = np.random.default_rng(seed).integers(0, 2**32, 20_000, dtype=np.uint32)
+    patterns[:3] = 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF  # NaNs that carry or lose their bits
     edge = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32)
     with np.errstate(over="ignore"):
         x = np.concatenate([values, halves, np.nextafter(halves, np.inf)]).astype(np.float32)
@@ -49,6 +50,7 @@ def test_to_nearest_is_a_cast(dtype):
             narrow = found.astype(dtype)
         same = narrow.view(f"u{narrow.itemsize}") == expected.view(f"u{narrow.itemsize}")
         assert np.all(same | np.isnan(x)), x[~same][:5]
+        assert np.all(np.isnan(found) == np.isnan(x))
         kept = np.isfinite(narrow)
         np.testing.assert_array_equal(narrow[kept].astype(np.float32), found[kept])
 
