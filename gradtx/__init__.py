@@ -45,6 +45,11 @@ from gradtx.linesearch.zoom import (
     ZoomLinesearchInfo,
     scale_by_zoom_linesearch,
 )
+from gradtx.memory.kahan import KahanState, kahan
+from gradtx.memory.master import MasterWeightsState, master_weights
+from gradtx.memory.offload import offload_state
+from gradtx.memory.rounding import StochasticRoundingState, stochastic_rounding
+from gradtx.memory.slot_dtypes import slot_dtypes
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from gradtx.optimizers.adafactor import FactoredState, adafactor, scale_by_factored_rms
@@ -391,6 +396,14 @@ __all__ = [
     "ConditionallyTransformState",
     "apply_every",
     "ApplyEvery",
+    "stochastic_rounding",
+    "StochasticRoundingState",
+    "kahan",
+    "KahanState",
+    "master_weights",
+    "MasterWeightsState",
+    "slot_dtypes",
+    "offload_state",
     "Schedule",
     "constant_schedule",
     "linear_schedule",

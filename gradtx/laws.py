@@ -167,14 +167,19 @@ def never_aliases(tx: GradientTransformation, params: Any, grads: Any, **extra_a
     ]
     assert len(set(pointers)) == len(pointers), "init returned a buffer that is used elsewhere"
     arrays = jax.tree.map(lambda x: jnp.array(x) if is_optimised(x) else None, params)
-    step = jax.jit(tx.step, donate_argnums=(1, 2))
+
+    # Donated in the order of the results: JAX pairs them so, and host memory with nothing else.
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(arrays: Any, state: Any, grads: Any, **extra_args: Any) -> Any:
+        return tx.step(grads, state, arrays, **extra_args)
+
     for _ in range(2):
         state = tx.init(arrays)
         for _ in range(2):
             assert not any(x.is_deleted() for x in jax.tree.leaves(state)), (
                 "init returned a buffer of the transformation's own, which was donated"
             )
-            arrays, state = step(_only(grads), state, arrays, **extra_args)
+            arrays, state = step(arrays, state, _only(grads), **extra_args)
 
 
 def is_the_same_under_jit(

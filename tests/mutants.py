@@ -15,13 +15,14 @@ import tempfile
 
 from tests.mutants_of_groups import GROUPS
 from tests.mutants_of_optimizers import OPTIMIZERS
+from tests.mutants_of_rounding import ROUNDING
 from tests.mutants_of_stages import STAGES
 from tests.mutants_of_wrappers import WRAPPERS
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 # File: mutants of (where the search begins, old text, new text).
-TABLES = (OPTIMIZERS, STAGES, WRAPPERS, GROUPS)
+TABLES = (OPTIMIZERS, STAGES, WRAPPERS, GROUPS, ROUNDING)
 MUTANTS = {
     name: [mutant for table in TABLES for mutant in table.get(name, [])]
     for name in dict.fromkeys(name for table in TABLES for name in table)

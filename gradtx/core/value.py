@@ -152,7 +152,7 @@ def content(x: Any) -> Any:
     if isinstance(x, np.ndarray | jax.Array):
         return ("array", str(x.dtype), x.shape, np.asarray(x).tobytes())
     leaves, treedef = jax.tree.flatten(x, is_leaf=lambda node: isinstance(node, Value))
-    if jax.tree_util.treedef_is_leaf(treedef):
+    if jax.tree_util.all_leaves([x]):
         return (type(x), x)
     return (treedef, tuple(content(leaf) for leaf in leaves))
 

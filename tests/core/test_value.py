@@ -66,6 +66,12 @@ def test_keys_and_arrays_hash_by_content():
     assert hash(rates) == hash(thing(jnp.asarray([0.1, 0.2])))
 
 
+def test_empty_containers_hash():
+    for empty in ({}, [], (), None):
+        assert hash(content(empty)) == hash(content(type(empty)() if empty is not None else None))
+    assert content({}) != content([])
+
+
 def test_functions_compare_by_identity():
     assert thing(0.5, mask=double) == thing(0.5, mask=double)
     assert thing(0.5, mask=double) != thing(0.5, mask=lambda x: 2 * x)

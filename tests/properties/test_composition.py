@@ -59,6 +59,11 @@ WRAPPERS = {
     "flatten": lambda tx: gradtx.flatten(tx),
     "snapshot": lambda tx: gradtx.chain(gradtx.snapshot("u", gradtx.global_norm), tx),
     "ema_params": lambda tx: gradtx.chain(tx, gradtx.ema_params(0.9)),
+    "stochastic_rounding": lambda tx: gradtx.stochastic_rounding(tx),
+    "kahan": lambda tx: gradtx.kahan(tx),
+    "master_weights": lambda tx: gradtx.master_weights(tx),
+    "slot_dtypes": lambda tx: gradtx.slot_dtypes(tx, {}),
+    "offload_state": lambda tx: gradtx.offload_state(tx),
     "foreign": lambda tx: gradtx.chain(optax.identity(), tx),
 }
 

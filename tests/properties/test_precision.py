@@ -11,7 +11,9 @@ from tests.properties.test_laws import EXTRA
 # A search evaluates the loss at trial points in the parameters' own dtype, so that its step
 # sizes differ: "searches: dtypes of values, slopes, rates" in docs/differences.md.
 SEARCHING = {"lbfgs", "scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"}
-CASES = [name for name in EXAMPLES if name.rpartition("-")[0] not in SEARCHING]
+# They answer for the rounding of parameters themselves: tests/memory.
+ROUNDING = {"stochastic_rounding", "kahan", "master_weights"}
+CASES = [name for name in EXAMPLES if name.rpartition("-")[0] not in SEARCHING | ROUNDING]
 STEPS = 4  # the accumulators of the examples close their windows within these
 
 
