@@ -431,7 +431,7 @@ def _sharded(path: str, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     try:
         placed: jax.ShapeDtypeStruct = leaf.update(sharding=sharding)
         _shard(placed)
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # the latter in JAX 0.8
         raise ValueError(f"the sharding of {path!r} does not fit its shape: {error}") from error
     return placed
 
