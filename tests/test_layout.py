@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "linesearch": {"core"},
     "optimizers": {"core", "schedules", "transforms", "linesearch"},
     "wrappers": {"core", "transforms"},
+    "memory": {"core"},
     "solve": {"core", "linesearch", "optimizers"},
     "compat": {"gradtx", "tree"},
     "inspect": {"core"},
