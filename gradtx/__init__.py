@@ -45,6 +45,8 @@ from gradtx.linesearch.zoom import (
     ZoomLinesearchInfo,
     scale_by_zoom_linesearch,
 )
+from gradtx.memory.formats import FloatFormat, PowerFormat
+from gradtx.memory.quantize import QuantizeState, quantize_state
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
 from gradtx.optimizers.adadelta import ScaleByAdaDeltaState, adadelta, scale_by_adadelta
 from gradtx.optimizers.adafactor import FactoredState, adafactor, scale_by_factored_rms
@@ -383,6 +385,10 @@ __all__ = [
     "SkipNonfiniteState",
     "apply_if_finite",
     "ApplyIfFiniteState",
+    "quantize_state",
+    "QuantizeState",
+    "PowerFormat",
+    "FloatFormat",
     "conditionally_mask",
     "ConditionallyMaskState",
     "ConditionFn",
