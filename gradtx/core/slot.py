@@ -44,7 +44,8 @@ class Blocks(NamedTuple):
     """What `quantize_state` puts in the place of an array of a slot.
 
     Attributes:
-      codes: in the array's shape; where two share a byte, with the last axis half as long.
+      codes: in the array's shape; where two share a byte, the axes that the scales have and
+        the bytes.
       scales: float32, one for each block. The axes in front are the array's.
     """
 

@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 from gradtx.core.slot import Blocks
 from gradtx.core.value import Value, dtype, static
 
-LEAST_SCALE = 1.2e-38  # just above the least normal float32: products with it are not flushed
+LEAST_PRODUCT = 1.2e-38  # just above the least normal float32, below which XLA flushes to zero
 
 
 class Layout(NamedTuple):
@@ -33,36 +33,42 @@ class Layout(NamedTuple):
     Attributes:
       kept: number of leading axes, which blocks do not cross.
       length: entries in a block, a power of two. The last block may have fewer.
-      count: number of blocks along the rest.
+      blocks: number of blocks along the rest.
     """
 
     kept: int
     length: int
-    count: int
+    blocks: int
 
 
-def layout_of(shape: tuple[int, ...], block: int, shards: tuple[int, ...]) -> Layout:
+def layout_of(
+    shape: tuple[int, ...], shards: tuple[int, ...], block: int, bytes_each: float
+) -> Layout:
     """The layout of an array of this shape.
 
     Blocks run along the last axis alone, so that the array's sharding is the blocks' too. Where
-    it is too short, so that scales would take more than a twentieth of a byte for each entry (or
-    15 % more than in full blocks), trailing axes that are not sharded count as one.
+    it is so short that codes, padding and scales together would take a good part more than the
+    codes, trailing axes that are not sharded count as one.
 
     Args:
       shape: of the array.
-      block: entries in a block, a power of two.
       shards: into how many parts each axis is divided.
+      block: entries in a block, a power of two.
+      bytes_each: bytes of a code; those of less than a byte fill the last block.
     """
     kept = max(len(shape) - 1, 0)
 
     def costs(kept: int) -> bool:
         n = math.prod(shape[kept:])
-        return 4 * -(-n // block) > n * max(0.05, 1.15 * 4 / block)
+        count = -(-n // block)
+        codes = count * block if bytes_each < 1 else n
+        most = max(0.575 if bytes_each < 1 else 1.05, 1.02 * (bytes_each + 4 / block))
+        return codes * bytes_each + 4 * count > n * most
 
     while kept > 0 and costs(kept) and set(shards[kept - 1 :]) == {1}:
         kept -= 1
     n = math.prod(shape[kept:])
-    length = min(block, _power_of_two_from(n))
+    length = max(min(block, _power_of_two_from(n)), 2)
     if shards and shards[-1] > 1:
         part = n // shards[-1]
         aligned = math.gcd(part, length)  # the largest power of two that divides a part
@@ -73,7 +79,8 @@ def layout_of(shape: tuple[int, ...], block: int, shards: tuple[int, ...]) -> La
 def layout_like(shape: tuple[int, ...], scales: jax.Array) -> Layout:
     """The layout that scales of an array of this shape have: their shape tells it."""
     kept, count = scales.ndim - 1, scales.shape[-1]
-    return Layout(kept, _power_of_two_from(-(-math.prod(shape[kept:]) // count)), count)
+    length = max(_power_of_two_from(-(-math.prod(shape[kept:]) // count)), 2)
+    return Layout(kept, length, count)
 
 
 def _power_of_two_from(n: int) -> int:
@@ -95,6 +102,11 @@ class Format(Value):
     @property
     def signed(self) -> bool:
         return True
+
+    @property
+    def bytes_each(self) -> float:
+        """Bytes of a code."""
+        return 1.0
 
     def encode(
         self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
@@ -134,7 +146,7 @@ class PowerFormat(Format):
 
     bits: int = static(default=8)
     power: int = static(default=1)
-    signed: bool = static(default=True)  # type: ignore[assignment]
+    signed: bool = static(default=True)
 
     def validate(self) -> None:
         if self.bits not in (4, 8):
@@ -148,7 +160,11 @@ class PowerFormat(Format):
 
     @property
     def default_block(self) -> int:
-        return 256 if self.bits == 8 else 64
+        return 256 if self.bits == 8 else 128
+
+    @property
+    def bytes_each(self) -> float:
+        return self.bits / 8
 
     @property
     def _largest(self) -> int:
@@ -159,7 +175,6 @@ class PowerFormat(Format):
         self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
     ) -> Blocks:
         scales = _scales(x, layout, float(self._largest**self.power))
-        magnitude = _magnitude(x)
         y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
         root = y
         for _ in range(self._squarings):
@@ -174,9 +189,9 @@ class PowerFormat(Format):
             code = low.astype(jnp.int32) + up.astype(jnp.int32)
         code = jnp.minimum(code, self._largest)
         if keep_nonzero:
-            code = jnp.maximum(code, (magnitude > 0).astype(jnp.int32))
+            code = jnp.maximum(code, _is_nonzero(x))
         if self.signed:
-            code = jnp.where(x < 0, -code, code)
+            code = jnp.where(_is_negative(x), -code, code)
         if self.bits == 4:
             return Blocks(_packed(code, layout), scales)
         return Blocks(code.astype(jnp.int8 if self.signed else jnp.uint8), scales)
@@ -235,13 +250,15 @@ class FloatFormat(Format):
         if not self.default_block:
             return x.astype(self.dtype)
         info = jnp.finfo(self.dtype)  # type: ignore[no-untyped-call]
-        scales = _scales(x, layout, float(info.max))
+        smallest = np.float32(info.smallest_subnormal)
+        scales = _scales(x, layout, float(info.max), float(smallest))
         y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
         y = jnp.minimum(y, float(info.max))
         if keep_nonzero:
-            least = jnp.where(_magnitude(x) > 0, float(info.smallest_subnormal), 0.0)
-            y = jnp.maximum(y, least)
-        return Blocks(jnp.where(x < 0, -y, y).astype(self.dtype), scales)
+            y = jnp.maximum(
+                y, _is_nonzero(x).astype(jnp.float32) * np.float32(info.smallest_subnormal)
+            )
+        return Blocks(jnp.where(_is_negative(x), -y, y).astype(self.dtype), scales)
 
     def decode(self, stored: Any, shape: tuple[int, ...]) -> jax.Array:
         if not self.default_block:
@@ -276,18 +293,33 @@ def _magnitude(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
 
 
-def _scales(x: jax.Array, layout: Layout, largest: float) -> jax.Array:
+def _is_nonzero(x: jax.Array) -> jax.Array:
+    """1 or 0, in int32.
+
+    A minimum, since the code generator makes of `magnitude > 0` a comparison of floats, which
+    takes denormal ones for zero.
+    """
+    return jnp.minimum(_magnitude(x), 1)
+
+
+def _is_negative(x: jax.Array) -> jax.Array:
+    """The sign bit, for denormal floats too."""
+    return jax.lax.bitcast_convert_type(x, jnp.int32) < 0
+
+
+def _scales(x: jax.Array, layout: Layout, largest: float, smallest: float = 1.0) -> jax.Array:
     """What the codes of each block are multiplied by: shape (*kept axes, number of blocks).
 
-    0 for a block of zeros, not finite where an entry is not.
+    0 for a block of zeros, not finite where an entry is not. The codes' values, but zero, are
+    from `smallest` to `largest`: neither product underflows or overflows.
     """
     rows = _magnitude(x).reshape(*x.shape[: layout.kept], -1)
     whole = rows.shape[-1] // layout.length
     parts = []
     if whole:
-        full = rows if whole == layout.count else rows[..., : whole * layout.length]
+        full = rows if whole == layout.blocks else rows[..., : whole * layout.length]
         parts.append(_maxima(full.reshape(*rows.shape[:-1], whole, layout.length)))
-    if whole < layout.count:
+    if whole < layout.blocks:
         rest = rows[..., whole * layout.length :]
         missing = layout.length - rest.shape[-1]
         padding = [(0, 0, 0)] * (rest.ndim - 1) + [(0, missing, 0)]
@@ -297,7 +329,7 @@ def _scales(x: jax.Array, layout: Layout, largest: float) -> jax.Array:
     # Below what overflows when the largest code is multiplied by it; inf and NaN stay.
     most = np.float32(np.finfo(np.float32).max / largest * (1 - 1e-6))
     finite = maxima < 0x7F800000
-    scales = jnp.where(finite, jnp.clip(scales, LEAST_SCALE, most), scales)
+    scales = jnp.where(finite, jnp.clip(scales, LEAST_PRODUCT / smallest, most), scales)
     return jnp.where(maxima == 0, 0.0, scales)
 
 
@@ -323,29 +355,35 @@ def _spread(scales: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Ar
     """The scale of each entry of an array of this shape."""
     axes = shape[: layout.kept]
     n = math.prod(shape[layout.kept :])
-    each = jnp.broadcast_to(scales[..., None], (*axes, layout.count, layout.length))
-    each = each.reshape(*axes, layout.count * layout.length)
+    each = jnp.broadcast_to(scales[..., None], (*axes, layout.blocks, layout.length))
+    each = each.reshape(*axes, layout.blocks * layout.length)
     each = each if each.shape[-1] == n else each[..., :n]
     return each.reshape(shape)
 
 
 def _packed(code: jax.Array, layout: Layout) -> jax.Array:
-    """Neighbours along the last axis in one byte, the first in its lower half.
+    """Two codes to a byte: those of a block's first half below those of its second half.
 
-    Where the last axis is odd, along the last axes that blocks count as one.
+    Shape (*kept axes, bytes): the last block is filled with zeros.
     """
-    rows = code
-    if not code.shape or code.shape[-1] % 2:
-        rows = code.reshape(*code.shape[: layout.kept], -1)
-        rows = jnp.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, rows.shape[-1] % 2)])
-    pairs = rows.reshape(*rows.shape[:-1], rows.shape[-1] // 2, 2) & 15
-    return (pairs[..., 0] | pairs[..., 1] << 4).astype(jnp.uint8)
+    axes, half = code.shape[: layout.kept], layout.length // 2
+    rows = (code & 15).reshape(*axes, -1)
+    missing = layout.blocks * layout.length - rows.shape[-1]
+    if missing:
+        padding = [(0, 0, 0)] * (rows.ndim - 1) + [(0, missing, 0)]
+        rows = jax.lax.pad(rows, jnp.int32(0), padding)
+    halves = rows.reshape(*axes, layout.blocks, 2, half)
+    shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, halves.shape, halves.ndim - 2)
+    # A sum and not an "or" of two slices, for which XLA's CPU backend stores what is sliced.
+    packed = jnp.sum(halves << shifts, axis=-2)
+    return packed.astype(jnp.uint8).reshape(*axes, layout.blocks * half)
 
 
 def _unpacked(codes: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
     """The codes that share bytes, in an array of this shape: int32 from 0 to 15."""
-    wide = jnp.broadcast_to(codes.astype(jnp.int32)[..., None], (*codes.shape, 2))
-    shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, wide.shape, wide.ndim - 1)
-    rows = ((wide >> shifts) & 15).reshape(*codes.shape[:-1], 2 * codes.shape[-1])
-    n = shape[-1] if shape and shape[-1] % 2 == 0 else math.prod(shape[layout.kept :])
-    return rows[..., :n].reshape(shape)
+    axes, half = shape[: layout.kept], layout.length // 2
+    packed = codes.astype(jnp.int32).reshape(*axes, layout.blocks, 1, half)
+    wide = jnp.broadcast_to(packed, (*axes, layout.blocks, 2, half))
+    shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, wide.shape, wide.ndim - 2)
+    rows = ((wide >> shifts) & 15).reshape(*axes, layout.blocks * layout.length)
+    return rows[..., : math.prod(shape[layout.kept :])].reshape(shape)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 def pcg_hash(v: jax.Array) -> jax.Array:
     """The PCG hash of each entry; uint32 in and out, a permutation of all of them."""
     state = v * jnp.uint32(747796405) + jnp.uint32(2891336453)
-    word = ((state >> ((state >> 28) + jnp.uint32(4))) ^ state) * jnp.uint32(277803737)
+    word: jax.Array = ((state >> ((state >> 28) + jnp.uint32(4))) ^ state) * jnp.uint32(277803737)
     return (word >> 22) ^ word
 
 

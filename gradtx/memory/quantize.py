@@ -87,7 +87,7 @@ class quantize_state(GradientTransformation):
         regular expression or a predicate on path and leaf, as for `groups`; the first that
         fits wins.
       block: entries that share a scale, a power of two of at least 16; `None` for 256 in 8
-        bits and 64 in 4.
+        bits and 128 in 4.
       min_size: leaves with fewer entries are stored as they are.
       rounding: `"nearest"`, or `"stochastic"`: right on average, by a hash of the step, the
         leaf's path and the entry's index, so that it does not depend on sharding.
@@ -153,9 +153,12 @@ class quantize_state(GradientTransformation):
         def layout(x: Any, leaf: _Leaf, format: Format) -> Layout | None:
             if getattr(x, "dtype", None) != jnp.float32 or x.size < max(self.min_size, 1):
                 return None
-            return layout_of(leaf.shape, self.block or format.default_block or 1, leaf.shards)
+            block = self.block or format.default_block or 1
+            return layout_of(leaf.shape, leaf.shards, block, format.bytes_each)
 
         def encode(place: Place, tree: Any) -> Any:
+            # Behind a barrier: XLA would compute the codes of constants, slowly, as it compiles.
+            tree = jax.tree.map(jax.lax.optimization_barrier, tree)
             return self._encoded(place, tree, leaves, layout, count, {})
 
         return QuantizeState(count, map_slots(self.inner, encode, inner_state))
