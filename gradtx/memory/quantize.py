@@ -150,8 +150,9 @@ class quantize_state(GradientTransformation):
         self._check_names(places)
         count = zero_count()
 
-        def layout(x: Any, leaf: _Leaf, format: Format) -> Layout | None:
-            if getattr(x, "dtype", None) != jnp.float32 or x.size < max(self.min_size, 1):
+        def layout(x: Any, leaf: _Leaf, format: Format | None) -> Layout | None:
+            small = x.size < max(self.min_size, 1)
+            if format is None or x.dtype != jnp.float32 or small:
                 return None
             block = self.block or format.default_block or 1
             return layout_of(leaf.shape, leaf.shards, block, format.bytes_each)
@@ -201,7 +202,7 @@ class quantize_state(GradientTransformation):
             batch = _Batch(_decode)
 
             def each(x: Any, leaf: _Leaf) -> Any:
-                format = self._format(place, leaf)
+                format = self._format(place, leaf) if jax.tree.leaves(x) else None
                 if format is None or not _is_encoded(x, format):
                     return x
                 return batch.add((format, leaf.shape), x)
@@ -227,9 +228,11 @@ class quantize_state(GradientTransformation):
         written: dict[str, Any] = dict(zip(paths, news, strict=True))
         encoded = []
         for (place, tree), old in reversed([*zip(trees, stored, strict=True)]):
-            olds = iter(jax.tree.leaves(old, is_leaf=_ends))
+            olds = iter(jax.tree.leaves(old, is_leaf=lambda x: isinstance(x, Blocks)))
 
-            def layout(x: Any, leaf: _Leaf, format: Format, olds: Any = olds) -> Layout | None:
+            def layout(
+                x: Any, leaf: _Leaf, format: Format | None, olds: Any = olds
+            ) -> Layout | None:
                 old = next(olds)
                 if isinstance(old, Blocks):
                     return layout_like(leaf.shape, old.scales)
@@ -245,7 +248,7 @@ class quantize_state(GradientTransformation):
         place: Place,
         tree: Any,
         leaves: Any,
-        layout: Callable[[Any, _Leaf, Format], Layout | None],
+        layout: Callable[[Any, _Leaf, Format | None], Layout | None],
         count: jax.Array,
         written: dict[str, Any],
     ) -> Any:
@@ -264,9 +267,11 @@ class quantize_state(GradientTransformation):
         paths = []
 
         def each(x: Any, leaf: _Leaf) -> Any:
+            if not jax.tree.leaves(x):
+                return x
             format = self._format(place, leaf)
-            blocks = layout(x, leaf, format or FORMATS["int8"])
-            if format is None or blocks is None or not hasattr(x, "dtype"):
+            blocks = layout(x, leaf, format)
+            if format is None or blocks is None:
                 return x
             seed = None
             if self.rounding == "stochastic":
@@ -380,9 +385,9 @@ def _ends(node: Any) -> bool:
     return isinstance(node, Blocks) or not jax.tree.leaves(node)
 
 
-def _is_encoded(x: Any, format: Format) -> bool:
-    bare = not format.default_block and getattr(x, "dtype", None) == jnp.bfloat16
-    return isinstance(x, Blocks) or bare
+def _is_encoded(x: Any, format: Format | None) -> bool:
+    bare = format is not None and not format.default_block
+    return isinstance(x, Blocks) or (bare and x.dtype == jnp.bfloat16)
 
 
 def _check_format(name: str, format: Any) -> None:
