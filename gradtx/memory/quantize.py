@@ -104,8 +104,8 @@ class quantize_state(GradientTransformation):
     >>> gradtx.tree.get(state, "mu")["w"].codes.dtype, gradtx.tree.get(state, "mu")["b"].dtype
     (dtype('int8'), dtype('float32'))
     >>> params, state = jax.jit(tx.step)(params, state, params)
-    >>> print(tx.decoded(state, params)[0].mu["w"][0, 0])
-    0.1
+    >>> print(f"{tx.decoded(state, params)[0].mu['w'][0, 0]:.4f}")
+    0.1000
     >>> tx = gradtx.quantize_state(gradtx.adamw(1e-3), min_size=1)
     >>> tx = gradtx.quantize_state(gradtx.adam(1e-3), "4bit", min_size=1, rounding="stochastic")
     >>> tx = gradtx.quantize_state(
