@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import jax
 
@@ -38,6 +38,19 @@ class Slot(Kind):
 
     nonnegative: bool = False
     read_late: bool = False
+
+
+class Blocks(NamedTuple):
+    """What `quantize_state` puts in the place of an array of a slot.
+
+    Attributes:
+      codes: in the array's shape; where two share a byte, the axes that the scales have and
+        the bytes.
+      scales: float32, one for each block. The axes in front are the array's.
+    """
+
+    codes: jax.Array
+    scales: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
