@@ -34,10 +34,13 @@ class Slot(Kind):
       nonnegative: the values are never below zero, and are real also for complex parameters.
       read_late: the update is formed from the old value, so that `step` writes the new one
         after the parameters; otherwise XLA would copy the old one.
+      exact: the values are parameters, averages of them, or what differences are taken of, so
+        that `quantize_state` stores them as they are unless it is told otherwise.
     """
 
     nonnegative: bool = False
     read_late: bool = False
+    exact: bool = False
 
 
 class Blocks(NamedTuple):

@@ -166,6 +166,17 @@ class PowerFormat(Format):
     def bytes_each(self) -> float:
         return self.bits / 8
 
+    def stored_bytes(self, shape: tuple[int, ...]) -> int:
+        """The bytes that an array of this shape takes, unless shards divide it.
+
+        >>> gradtx.PowerFormat(8, power=2).stored_bytes((1000, 1000))
+        1016000
+        """
+        layout = layout_of(shape, (1,) * len(shape), self.default_block, self.bytes_each)
+        blocks = math.prod(shape[: layout.kept]) * layout.blocks
+        codes = math.prod(shape) if self.bits == 8 else blocks * layout.length // 2
+        return codes + 4 * blocks
+
     @property
     def _largest(self) -> int:
         largest: int = 2 ** (self.bits - self.signed) - 1

@@ -67,8 +67,9 @@ class quantize_state(GradientTransformation):
     format with very small steps near zero, and what was not zero does not become zero.
 
     As they are stay: leaves of fewer than `min_size` entries, complex and float64 leaves, slots
-    that are narrower than float32 already, and whatever is not like the parameters, such as
-    Adafactor's rows and columns. An inf or a NaN makes its whole block not finite.
+    that are narrower than float32 already, copies and averages of the parameters unless they are
+    named, and whatever is not like the parameters, such as Adafactor's rows and columns. An inf or
+    a NaN makes its whole block not finite.
 
     Formats by name: `"int8"` (linear), `"signed8"` (squares), `"unsigned8"` and `"wide8"`
     (fourth powers), `"signed4"`, `"unsigned4"`, `"wide4"` (two codes to a byte),
@@ -295,9 +296,11 @@ class quantize_state(GradientTransformation):
         """
         fit = first_fit([rule for rule, _ in self.paths], leaf.path, leaf)
         choice = self._choices()[fit]
+        named = isinstance(choice, Mapping) and place.name in choice
         if isinstance(choice, Mapping):
             choice = choice.get(place.name, "8bit")
-        if choice is None:
+        exact = place.slot is not None and place.slot.exact and not named
+        if choice is None or exact:
             return None
         if choice in DEFAULTS:
             signed, nonnegative, unknown = DEFAULTS[choice]

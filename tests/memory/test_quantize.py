@@ -95,6 +95,18 @@ def test_bytes_per_parameter(shape, formats, most):
         assert size / np.prod(shape) <= most
 
 
+def test_copies_of_the_parameters_stay_unless_they_are_named():
+    tx = gradtx.chain(gradtx.adam(0.1), gradtx.ema_params(0.9))
+    state = gradtx.quantize_state(tx, "4bit").init(PARAMS)
+    assert stored(state, "ema").dtype == jnp.float32
+    assert isinstance(stored(state, "mu"), Blocks)
+    state = gradtx.quantize_state(tx, {"ema": "int8"}).init(PARAMS)
+    assert stored(state, "ema").codes.dtype == jnp.int8
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    state = gradtx.quantize_state(gradtx.master_weights(gradtx.adam(0.1))).init(low)
+    assert stored(state, "master").dtype == jnp.float32
+
+
 def test_formats_follow_from_the_slots():
     state = gradtx.quantize_state(gradtx.adam(0.1), min_size=96).init(PARAMS)
     assert stored(state, "mu").codes.dtype == jnp.int8
