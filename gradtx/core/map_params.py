@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -106,6 +107,24 @@ def map_slots(
         return _made_of_placeholder(initable)
 
     return visit(state, "", made)
+
+
+def check_slot_names(argument: str, names: Iterable[Any], there: Sequence[str]) -> None:
+    """Raises ValueError unless all these are names of slots, which `map_slots` has found.
+
+    Args:
+      argument: what the names come from, for the message.
+      names: of slots, as a user gave them.
+      there: those of the state.
+    """
+    for name in names:
+        if name not in there:
+            near = difflib.get_close_matches(str(name), there, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{argument} names the slot {name!r}, which the state does not have{hint}; "
+                f"its slots are {sorted(set(there))}"
+            )
 
 
 def map_params(

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 
-from gradtx.core.map_params import Place, map_slots
+from gradtx.core.map_params import Place, check_slot_names, map_slots
 from gradtx.core.partition import Rule, check_rule, check_rules_fit, first_fit, leaves_with_paths
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import static
-from gradtx.memory.slot_dtypes import beside_params, check_names
+from gradtx.memory.slot_dtypes import beside_params
 
 KIND = "pinned_host"
 
@@ -72,7 +72,7 @@ class offload_state(GradientTransformation):
             self.inner.init(params),
         )
         state, names = self._moved(state, jax.memory.Space.Host)
-        check_names("slots", self.slots or (), names)
+        check_slot_names("slots", self.slots or (), names)
         return state
 
     def transform(

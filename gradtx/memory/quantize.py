@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import difflib
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ import numpy as np
 
 from gradtx.core.hyper import check_steps
 from gradtx.core.leaf import call_each, is_optimised, written_after
-from gradtx.core.map_params import Place, map_slots
+from gradtx.core.map_params import Place, check_slot_names, map_slots
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.partition import check_rule, check_rules_fit, first_fit, leaves_with_paths
 from gradtx.core.slot import Blocks, Count, Inner, Params, State, Updates
@@ -146,9 +145,10 @@ class quantize_state(GradientTransformation):
         check_rules_fit([rule for rule, _ in self.paths], params)
         leaves = _leaves(params)
         inner_state = self.inner.init(params)
-        places: list[Place] = []
-        map_slots(self.inner, lambda place, tree: places.append(place), inner_state)
-        self._check_names(places)
+        there: list[str] = []
+        map_slots(self.inner, lambda place, tree: there.append(place.name), inner_state)
+        for choice in self._choices():
+            check_slot_names("formats", choice if isinstance(choice, Mapping) else (), there)
         count = zero_count()
 
         def layout(x: Any, leaf: _Leaf, format: Format | None) -> Layout | None:
@@ -322,19 +322,6 @@ class quantize_state(GradientTransformation):
     def _choices(self) -> list[Any]:
         """The formats of each rule of `paths`, and those of all other leaves."""
         return [*(choice for _, choice in self.paths), self.formats]
-
-    def _check_names(self, places: list[Place]) -> None:
-        """Raises unless every slot that is named is there."""
-        there = [*dict.fromkeys(place.name for place in places)]
-        for choice in self._choices():
-            for name in choice if isinstance(choice, Mapping) else ():
-                if name not in there:
-                    near = difflib.get_close_matches(str(name), there, n=1)
-                    hint = f"did you mean {near[0]!r}? " if near else ""
-                    raise ValueError(
-                        f"formats names the slot {name!r}, which {self.inner!r} does not have; "
-                        f"{hint}it has {there}"
-                    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.leaf import widen, written_after
-from gradtx.core.map_params import Place, map_slots
+from gradtx.core.map_params import Place, check_slot_names, map_slots
 from gradtx.core.partition import leaves_with_paths
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
@@ -65,7 +65,7 @@ class slot_dtypes(GradientTransformation):
             return jax.tree.map(lambda x: x if jnp.iscomplexobj(x) else x.astype(dtype), slot)
 
         state = map_slots(self.inner, store, self.inner.init(params))
-        check_names("dtypes", self.dtypes, names)
+        check_slot_names("dtypes", self.dtypes, names)
         return state
 
     def transform(
@@ -113,16 +113,6 @@ def beside_params(function: Callable[[Any, Any], Any], slot: Updates, params: Pa
         return function(x, param) if param is not None and param.shape == x.shape else x
 
     return jax.tree_util.tree_map_with_path(apply, slot)
-
-
-def check_names(argument: str, names: Any, known: list[str]) -> None:
-    """Raises unless each of `names` is the name of a slot."""
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"{argument} names the slot {name!r}, which the state does not have; "
-                f"its slots are {sorted(set(known))}"
-            )
 
 
 def _floating(name: str, dtype: Any) -> Any:

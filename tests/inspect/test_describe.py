@@ -293,7 +293,6 @@ def test_what_fewer_bits_would_save():
         gradtx.adafactor(0.1, momentum=0.9),  # its rows and columns are not stored so
         gradtx.chain(gradtx.lion(1e-3), gradtx.ema_params(0.9)),  # nor what is exact
     ],
-    ids=repr,
 )
 def test_what_is_saved_is_what_quantize_state_saves(tx):
     params = {

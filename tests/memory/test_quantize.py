@@ -152,7 +152,7 @@ def test_what_stays_as_it_is():
 def test_wrong_arguments_say_what_is_there():
     adam = gradtx.adam(0.1)
     for formats in ({"mo": "int8"}, {"count": None}):
-        with pytest.raises(ValueError, match=r"which adam.* does not have.*\['mu', 'nu'\]"):
+        with pytest.raises(ValueError, match=r"which the state does not have.*\['mu', 'nu'\]"):
             gradtx.quantize_state(adam, formats).init(PARAMS)
     with pytest.raises(ValueError, match="did you mean 'mu'"):
         gradtx.quantize_state(adam, paths=[("w", {"muu": None})]).init(PARAMS)
