@@ -95,6 +95,17 @@ def test_bytes_per_parameter(shape, formats, most):
         assert size / np.prod(shape) <= most
 
 
+@pytest.mark.parametrize("adam", [gradtx.adam, optax.adam])
+@pytest.mark.parametrize("formats", ["8bit", "4bit"])
+def test_a_second_moment_beside_a_huge_one_is_not_zero(adam, formats):
+    params = {"w": jnp.zeros(512)}
+    grads = {"w": jnp.full(512, 1e-6).at[7].set(1e6)}
+    tx = gradtx.quantize_state(adam(0.1), formats, min_size=1)
+    _, state = tx.step(grads, tx.init(params), params)
+    nu = gradtx.tree.get(tx.decoded(state, params), "nu")["w"]
+    assert (nu > 0).all() and jnp.isfinite(nu).all()
+
+
 def test_copies_of_the_parameters_stay_unless_they_are_named():
     tx = gradtx.chain(gradtx.adam(0.1), gradtx.ema_params(0.9))
     state = gradtx.quantize_state(tx, "4bit").init(PARAMS)
