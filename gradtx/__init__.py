@@ -21,7 +21,7 @@ from gradtx.core.numerics import (
 )
 from gradtx.core.partition import PartitionState, groups, multi_transform, partition
 from gradtx.core.select import MaskedNode, MaskedState, MaskOrFn, masked
-from gradtx.core.slot import OptState, Params, Updates
+from gradtx.core.slot import OptState, Params, Updates, know_states
 from gradtx.core.transformation import (
     EmptyState,
     GradientTransformation,
@@ -212,6 +212,8 @@ InjectHyperparamsState = InjectStatefulHyperparamsState
 MultiTransformState = PartitionState
 
 __version__ = "0.1.0"
+
+know_states(tuple(globals().values()))
 
 __all__ = [
     "GradientTransformation",

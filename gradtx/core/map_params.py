@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from gradtx.core.lookup import children
-from gradtx.core.slot import Blocks, Kind, Nested, Params, Slot, State, is_state, kinds
+from gradtx.core.slot import Blocks, Kind, Nested, Params, Slot, State, is_known, kinds, known_as
 
 
 @jax.tree_util.register_pytree_node_class
@@ -75,9 +75,8 @@ def map_slots(
         """`made()` is what `init` makes of a placeholder, in the place of `state`."""
         below, rebuild = children(state)
         declared: dict[str, Kind] = {}
-        if is_state(state):
-            state_type: Any = type(state)
-            declared = kinds(state_type) if hasattr(state, "_fields") else {}
+        if is_known(state):
+            declared = kinds(known_as(state)) if hasattr(state, "_fields") else {}
         else:
             pattern = made()
             if isinstance(pattern, Placeholder):

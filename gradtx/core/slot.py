@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import jax
@@ -127,6 +128,35 @@ def kinds(state_type: Any) -> dict[str, Kind]:
             raise TypeError(f"{state_type.__name__}.{name} does not say what kind of slot it is")
         found[name] = marks[0]
     return found
+
+
+_KNOWN: dict[tuple[str, tuple[str, ...]], type] = {}
+
+
+def know_states(types: Iterable[Any]) -> None:
+    """Has Optax's states of the same names and fields as these read as they are.
+
+    Args:
+      types: of states; what is none is passed over.
+    """
+    for each in types:
+        if isinstance(each, type) and issubclass(each, tuple) and hasattr(each, "_fields"):
+            _KNOWN[each.__name__, each._fields] = each
+
+
+def known_as(state: Any) -> Any:
+    """The type that says what the fields of a NamedTuple are: its own, or ours of its name."""
+    own: Any = type(state)
+    return own if is_state(state) else _KNOWN.get((own.__name__, own._fields))
+
+
+def is_known(x: Any) -> bool:
+    """Whether `x` is a state that says what it is, or tuples or dicts of such, Optax's included."""
+    if hasattr(x, "_fields"):
+        return known_as(x) is not None
+    if isinstance(x, tuple | dict):
+        return len(x) > 0 and all(map(is_known, x.values() if isinstance(x, dict) else x))
+    return False
 
 
 def is_state(x: Any) -> bool:

@@ -72,7 +72,7 @@ def layout_of(
     if shards and shards[-1] > 1:
         part = n // shards[-1]
         aligned = math.gcd(part, length)  # the largest power of two that divides a part
-        length = aligned if aligned >= 32 or aligned == part else length
+        length = aligned if aligned >= 16 or aligned == part else length
     return Layout(kept, length, -(-n // length))
 
 
@@ -125,6 +125,23 @@ class Format(Value):
         """The float32 array of this shape that was stored."""
         raise NotImplementedError  # abstract
 
+    def fits(self, stored: Any, shape: tuple[int, ...]) -> bool:
+        """Whether this is what `encode` makes of an array of this shape, as far as shapes tell."""
+        if not isinstance(stored, Blocks):
+            return bool(stored.shape == shape)
+        if self.bytes_each == 1:
+            return bool(stored.codes.shape == shape and stored.codes.dtype == self.code_dtype)
+        kept = stored.scales.ndim - 1
+        return bool(
+            stored.codes.dtype == self.code_dtype
+            and stored.codes.shape[:-1] == shape[:kept] == stored.scales.shape[:-1]
+        )
+
+    @property
+    def code_dtype(self) -> Any:
+        """The dtype of what is stored for an entry, or for two of them."""
+        raise NotImplementedError  # abstract
+
 
 class PowerFormat(Format):
     """Whole numbers c that stand for sign(c) |c|^power times the scale of their block.
@@ -138,7 +155,7 @@ class PowerFormat(Format):
       signed: whether there are codes for negative numbers.
 
     Raises:
-      ValueError: an argument is none of these.
+      TypeError, ValueError: an argument is none of these.
 
     >>> gradtx.PowerFormat(8, power=2)
     PowerFormat(bits=8, power=2)
@@ -149,6 +166,9 @@ class PowerFormat(Format):
     signed: bool = static(default=True)
 
     def validate(self) -> None:
+        for name in ("bits", "power"):
+            if type(getattr(self, name)) is not int:
+                raise TypeError(f"{name} must be a whole number, got {getattr(self, name)!r}")
         if self.bits not in (4, 8):
             raise ValueError(f"bits must be 4 or 8, got {self.bits!r}")
         if self.power not in (1, 2, 4, 8):
@@ -178,6 +198,10 @@ class PowerFormat(Format):
         return codes + 4 * blocks
 
     @property
+    def code_dtype(self) -> Any:
+        return np.dtype(np.int8 if self.signed and self.bits == 8 else np.uint8)
+
+    @property
     def _largest(self) -> int:
         largest: int = 2 ** (self.bits - self.signed) - 1
         return largest
@@ -205,7 +229,7 @@ class PowerFormat(Format):
             code = jnp.where(_is_negative(x), -code, code)
         if self.bits == 4:
             return Blocks(_packed(code, layout), scales)
-        return Blocks(code.astype(jnp.int8 if self.signed else jnp.uint8), scales)
+        return Blocks(code.astype(self.code_dtype), scales)
 
     def decode(self, stored: Blocks, shape: tuple[int, ...]) -> jax.Array:
         layout = layout_like(shape, stored.scales)
@@ -255,12 +279,19 @@ class FloatFormat(Format):
     def default_block(self) -> int:
         return 0 if self.dtype == jnp.bfloat16 else 256
 
+    @property
+    def code_dtype(self) -> Any:
+        return self.dtype
+
     def encode(
         self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
     ) -> Any:
-        if not self.default_block:
-            return x.astype(self.dtype)
         info = jnp.finfo(self.dtype)  # type: ignore[no-untyped-call]
+        if not self.default_block:
+            bare = jnp.minimum(jnp.abs(x), float(info.max))
+            if keep_nonzero:
+                bare = jnp.maximum(bare, _is_nonzero(x).astype(jnp.float32) * float(info.tiny))
+            return jnp.where(_is_negative(x), -bare, bare).astype(self.dtype)
         smallest = np.float32(info.smallest_subnormal)
         scales = _scales(x, layout, float(info.max), float(smallest))
         y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
@@ -295,6 +326,9 @@ FORMATS: dict[str, Format] = {
 """The formats that have a name."""
 
 
+_LARGEST, _INFINITE = 0x7F7FFFFF, 0x7F800000  # the bits of float32's
+
+
 def _magnitude(x: jax.Array) -> jax.Array:
     """|x| as an integer that orders as |x| does, with inf above all numbers and NaN above inf.
 
@@ -321,10 +355,12 @@ def _is_negative(x: jax.Array) -> jax.Array:
 def _scales(x: jax.Array, layout: Layout, largest: float, smallest: float = 1.0) -> jax.Array:
     """What the codes of each block are multiplied by: shape (*kept axes, number of blocks).
 
-    0 for a block of zeros, not finite where an entry is not. The codes' values, but zero, are
-    from `smallest` to `largest`: neither product underflows or overflows.
+    0 for a block of zeros, NaN where an entry is. An inf counts as the largest number: as a scale
+    it would make zeros of its block NaN. The codes' values, but zero, are from `smallest` to
+    `largest`: neither product underflows or overflows.
     """
-    rows = _magnitude(x).reshape(*x.shape[: layout.kept], -1)
+    rows = _magnitude(x)
+    rows = jnp.where(rows == _INFINITE, _LARGEST, rows).reshape(*x.shape[: layout.kept], -1)
     whole = rows.shape[-1] // layout.length
     parts = []
     if whole:
@@ -337,10 +373,10 @@ def _scales(x: jax.Array, layout: Layout, largest: float, smallest: float = 1.0)
         parts.append(_maxima(jax.lax.pad(rest, jnp.int32(0), padding)[..., None, :]))
     maxima = jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0]
     scales = jax.lax.bitcast_convert_type(maxima, jnp.float32) * np.float32(1 / largest)
-    # Below what overflows when the largest code is multiplied by it; inf and NaN stay.
+    # Below what overflows when the largest code is multiplied by it; NaN stays.
     most = np.float32(np.finfo(np.float32).max / largest * (1 - 1e-6))
-    finite = maxima < 0x7F800000
-    scales = jnp.where(finite, jnp.clip(scales, LEAST_PRODUCT / smallest, most), scales)
+    is_number = maxima < _INFINITE
+    scales = jnp.where(is_number, jnp.clip(scales, LEAST_PRODUCT / smallest, most), scales)
     return jnp.where(maxima == 0, 0.0, scales)
 
 

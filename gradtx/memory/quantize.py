@@ -67,8 +67,8 @@ class quantize_state(GradientTransformation):
 
     As they are stay: leaves of fewer than `min_size` entries, complex and float64 leaves, slots
     that are narrower than float32 already, copies and averages of the parameters unless they are
-    named, and whatever is not like the parameters, such as Adafactor's rows and columns. An inf or
-    a NaN makes its whole block not finite.
+    named, and whatever is not like the parameters, such as Adafactor's rows and columns. An inf is
+    stored as the largest number; a NaN makes its whole block NaN.
 
     Formats by name: `"int8"` (linear), `"signed8"` (squares), `"unsigned8"` and `"wide8"`
     (fourth powers), `"signed4"`, `"unsigned4"`, `"wide4"` (two codes to a byte),
@@ -127,12 +127,13 @@ class quantize_state(GradientTransformation):
                 raise TypeError(f"paths takes pairs of a rule and a format, got {pair!r}")
             check_rule(pair[0])
         object.__setattr__(self, "paths", tuple(self.paths))
-        for choice in self._choices():
+        for i, choice in enumerate(self._choices()):
+            name = f"paths[{i}]" if i < len(self.paths) else "formats"
             if isinstance(choice, Mapping):
                 for slot, format in choice.items():
-                    _check_format(f"formats[{slot!r}]", format)
+                    _check_format(f"{name}[{slot!r}]", format)
             else:
-                _check_format("formats", choice)
+                _check_format(name, choice)
         if self.block is not None:
             check_steps("block", self.block, 16)
             if self.block & (self.block - 1):
@@ -152,6 +153,11 @@ class quantize_state(GradientTransformation):
         count = zero_count()
 
         def layout(x: Any, leaf: _Leaf, format: Format | None) -> Layout | None:
+            if isinstance(x, Blocks):
+                raise ValueError(
+                    f"the state of {leaf.path!r} is stored in blocks already: quantize_state "
+                    "cannot stand around another quantize_state"
+                )
             small = x.size < max(self.min_size, 1)
             if format is None or x.dtype != jnp.float32 or small:
                 return None
@@ -199,6 +205,7 @@ class quantize_state(GradientTransformation):
         stored: list[Any] = []
 
         def decode(place: Place, tree: Any) -> Any:
+            tree = _with_blocks(tree, leaves)
             stored.append(tree)
             batch = _Batch(_decode)
 
@@ -206,6 +213,12 @@ class quantize_state(GradientTransformation):
                 format = self._format(place, leaf) if jax.tree.leaves(x) else None
                 if format is None or not _is_encoded(x, format):
                     return x
+                if not format.fits(x, leaf.shape):
+                    raise ValueError(
+                        f"what is stored for {place.name!r} of {leaf.path!r} is not of the shape "
+                        f"that {show(format)} makes of {leaf.shape}; was the state made by init "
+                        "with these parameters and formats?"
+                    )
                 return batch.add((format, leaf.shape), x)
 
             marked = jax.tree.map(each, tree, leaves, is_leaf=_ends)
@@ -373,6 +386,22 @@ def _shards(x: Any) -> tuple[int, ...]:
 def _ends(node: Any) -> bool:
     """Whether a node stands in the place of a parameter: blocks, or what holds nothing."""
     return isinstance(node, Blocks) or not jax.tree.leaves(node)
+
+
+def _with_blocks(tree: Any, leaves: Any) -> Any:
+    """The tree with `Blocks` where a framework has put another container in the place of them.
+
+    `flax.nnx.Optimizer` makes an `nnx.State` of every container that stands inside a variable.
+    """
+    treedef: Any = jax.tree.structure(leaves)
+    try:
+        nodes = treedef.flatten_up_to(tree)
+    except (ValueError, TypeError):
+        return tree  # of a part of the parameters
+    return jax.tree.unflatten(
+        treedef,
+        [Blocks(*arrays) if len(arrays := jax.tree.leaves(node)) == 2 else node for node in nodes],
+    )
 
 
 def _is_encoded(x: Any, format: Format | None) -> bool:

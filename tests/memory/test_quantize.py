@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import gradtx
 from gradtx.core.slot import Blocks
@@ -105,6 +106,70 @@ def test_a_second_moment_beside_a_huge_one_is_not_zero(adam, formats):
         _, state = tx.step(grads, tx.init(params), params)
     nu = gradtx.tree.get(tx.decoded(state, params), "nu")["w"]
     assert (nu > 0).all() and jnp.isfinite(nu).all()
+
+
+ADVERSARIAL = {
+    "alternating": jnp.where(jnp.arange(512) % 2 == 0, 1e-30, 1e30),
+    "overflowing squares": jnp.full(512, 1e-3).at[5].set(3e19).at[7].set(0.0),
+    "largest": jnp.full(512, 3e38),
+    "denormal": jnp.full(512, 1e-42),
+    "zeros beside one": jnp.zeros(512).at[3].set(1.0),
+    "tiny beside ordinary": jnp.full(512, 1e-3).at[5].set(1e-24),
+}
+
+
+@pytest.mark.parametrize("grads", ADVERSARIAL.values(), ids=ADVERSARIAL)
+@pytest.mark.parametrize("formats", ["8bit", "4bit", "float8_e4m3", "float8_e5m2", "bfloat16"])
+def test_finite_gradients_make_no_nan(formats, grads):
+    """Also where their squares are infinite; and no step is far longer than Adam's are."""
+    for adam in (gradtx.adam(1e-3), optax.adam(1e-3)):
+        tx = gradtx.quantize_state(adam, formats, min_size=1)
+        params = jnp.zeros(512)
+        state, step = tx.init(params), jax.jit(tx.step)
+        with jax.numpy_dtype_promotion("standard"):
+            for _ in range(3):
+                params, state = step(grads, state, params)
+        assert jnp.isfinite(params).all()
+        assert jnp.abs(params).max() < 3 * 5e-3
+
+
+def test_nan_stays_and_an_inf_does_not_spread():
+    tx = gradtx.quantize_state(gradtx.trace(0.9), min_size=1)
+    params = jnp.zeros(512)
+    grads = jnp.ones(512).at[3].set(jnp.inf).at[300].set(jnp.nan)
+    _, state = jax.jit(tx.update)(grads, tx.init(params), params)
+    trace = tx.decoded(state, params).trace
+    assert jnp.isfinite(trace[:256]).all() and trace[3] > 3e38
+    assert jnp.isnan(trace[300])
+
+
+def test_in_nnx_optimizer():
+    for formats in ("8bit", "4bit"):
+        model = nnx.Linear(64, 128, rngs=nnx.Rngs(0))
+        tx = gradtx.quantize_state(gradtx.adamw(1e-2), formats)
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+        before = float(jnp.sum(model(jnp.ones((1, 64))) ** 2))
+        for _ in range(3):
+            grads = nnx.grad(lambda model: jnp.sum(model(jnp.ones((1, 64))) ** 2))(model)
+            optimizer.update(model, grads)
+        assert float(jnp.sum(model(jnp.ones((1, 64))) ** 2)) < before
+
+
+def test_states_of_optaxs_are_read_as_ours():
+    inner = optax.adamw(1e-3, mask={"w": True, "b": False, "small": False})
+    state = gradtx.quantize_state(inner).init(PARAMS)
+    assert stored(state, "mu").codes.dtype == jnp.int8
+    assert stored(state, "nu").codes.dtype == jnp.uint8
+
+
+def test_what_is_stored_for_other_shapes_or_formats_is_refused():
+    tx, four = (gradtx.quantize_state(gradtx.adam(0.1), formats) for formats in ("8bit", "4bit"))
+    params, other = {"w": jnp.ones((64, 96))}, {"w": jnp.ones((96, 64))}
+    for each, given in ((tx, other), (four, params)):
+        with pytest.raises(ValueError, match=r"for 'mu' of 'w' is not of the shape .*init"):
+            each.update(given, tx.init(params), given)
+    with pytest.raises(ValueError, match="'w' is stored in blocks already"):
+        gradtx.quantize_state(tx).init(params)
 
 
 def test_copies_of_the_parameters_stay_unless_they_are_named():
