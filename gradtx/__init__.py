@@ -45,9 +45,11 @@ from gradtx.linesearch.zoom import (
     ZoomLinesearchInfo,
     scale_by_zoom_linesearch,
 )
+from gradtx.memory.formats import FloatFormat, PowerFormat
 from gradtx.memory.kahan import KahanState, kahan
 from gradtx.memory.master import MasterWeightsState, master_weights
 from gradtx.memory.offload import offload_state
+from gradtx.memory.quantize import QuantizeState, quantize_state
 from gradtx.memory.rounding import StochasticRoundingState, stochastic_rounding
 from gradtx.memory.slot_dtypes import slot_dtypes
 from gradtx.optimizers.adabelief import ScaleByBeliefState, adabelief, scale_by_belief
@@ -389,6 +391,10 @@ __all__ = [
     "SkipNonfiniteState",
     "apply_if_finite",
     "ApplyIfFiniteState",
+    "quantize_state",
+    "QuantizeState",
+    "PowerFormat",
+    "FloatFormat",
     "conditionally_mask",
     "ConditionallyMaskState",
     "ConditionFn",

@@ -21,6 +21,7 @@ from gradtx.core.apply import apply_updates
 from gradtx.core.compose import chain
 from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import (
+    Blocks,
     Boolean,
     Counter,
     History,
@@ -91,10 +92,15 @@ def says_what_its_state_is(
         for name, kind in kinds(state_type).items():
             value = getattr(state, name)
             if isinstance(kind, Slot):
-                found = [np.shape(leaf) for leaf in jax.tree.leaves(value)]
-                assert len(found) <= len(shapes) and set(found) <= set(shapes), (
+                nodes = jax.tree.leaves(value, is_leaf=lambda x: isinstance(x, Blocks))
+                found = [np.shape(node) for node in nodes if not isinstance(node, Blocks)]
+                assert len(nodes) <= len(shapes) and set(found) <= set(shapes), (
                     f"{name} is not like the parameters: {found} against {shapes}"
                 )
+                for node in nodes:
+                    assert not isinstance(node, Blocks) or max(map(np.size, node)) <= largest, (
+                        f"{name} holds blocks that are larger than any parameter"
+                    )
                 if kind.nonnegative:
                     for leaf in jax.tree.leaves(value):
                         assert not jnp.iscomplexobj(leaf), f"{name} is complex"

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "memory": {"core"},
     "solve": {"core", "linesearch", "optimizers"},
     "compat": {"gradtx", "tree"},
-    "inspect": {"core"},
+    "inspect": {"core", "memory"},
     "lab": {"gradtx", "parse"},
     "bench": {"gradtx"},
     "tree.py": {"core"},

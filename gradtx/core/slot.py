@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import jax
 
@@ -34,10 +34,26 @@ class Slot(Kind):
       nonnegative: the values are never below zero, and are real also for complex parameters.
       read_late: the update is formed from the old value, so that `step` writes the new one
         after the parameters; otherwise XLA would copy the old one.
+      exact: the values are parameters, averages of them, or what differences are taken of, so
+        that `quantize_state` stores them as they are unless it is told otherwise.
     """
 
     nonnegative: bool = False
     read_late: bool = False
+    exact: bool = False
+
+
+class Blocks(NamedTuple):
+    """What `quantize_state` puts in the place of an array of a slot.
+
+    Attributes:
+      codes: in the array's shape; where two share a byte, the axes that the scales have and
+        the bytes.
+      scales: float32, one for each block. The axes in front are the array's.
+    """
+
+    codes: jax.Array
+    scales: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,7 @@ from gradtx.core.transformation import (
     items_of,
 )
 from gradtx.core.value import show
+from gradtx.memory.formats import PowerFormat
 
 SHAPE_RULES = {
     Slot: "like parameter",
@@ -62,7 +63,6 @@ _FOREIGN = (
 
 _WIDTH, _COLUMN = 100, 13
 _SHOWN_PATHS = 6
-_QUANTIZED_BLOCKS = {8: 256, 4: 128}
 _QUANTIZED_MIN_SIZE = 4096
 
 
@@ -105,7 +105,7 @@ class Description:
       state_bytes: bytes of the whole state.
       device_bytes: bytes of it that one device holds; `None` where no shardings were given.
       saved_in_8_bits: by how many bytes the state would be smaller if `quantize_state` stored
-        the slots like the parameters in 8 bits, leaves of at least 4,096 entries alone.
+        the slots like the parameters in 8 bits, as it does unless told otherwise.
       saved_in_4_bits: the same in 4 bits.
     """
 
@@ -178,7 +178,7 @@ class Description:
                 f"{self._each(self.state_bytes - saved)} in {bits} bits ({_readable(saved)} less)"
                 for bits, saved in ((8, self.saved_in_8_bits), (4, self.saved_in_4_bits))
             )
-            yield f"bytes per parameter with quantize_state: {in_8}, {in_4}"
+            yield f"per parameter with quantize_state: {in_8}, {in_4}"
 
 
 def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
@@ -232,7 +232,7 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
         for _, held in found
         for each in held
         for entry in each.entries
-        if entry.param is not None
+        if entry.param is not None and not each.exact
     ]
     return Description(
         stages=tuple(stage for stage, _ in found),
@@ -301,6 +301,7 @@ class _Held(NamedTuple):
     name: str
     shape_rule: str
     entries: list[_Entry]
+    exact: bool = False  # whether quantize_state leaves it alone
 
 
 def _stages(
@@ -354,7 +355,8 @@ def _held(tx: GradientTransformation, state: State, params: Params) -> list[_Hel
 
     def like_params(place: Place, tree: Any) -> None:
         rule = _MATCHED if place.slot is None else SHAPE_RULES[Slot]
-        found.append(_Held(place.name, rule, _entries(params, tree)))
+        exact = place.slot is not None and place.slot.exact
+        found.append(_Held(place.name, rule, _entries(params, tree), exact))
 
     def other(name: str, kind: Kind | None, tree: Any) -> None:
         rule = _OTHER if kind is None else SHAPE_RULES.get(type(kind), type(kind).__name__)
@@ -453,13 +455,10 @@ def _shard(param: Any) -> tuple[int, ...]:
 
 
 def _saved(stored: Any, bits: int) -> int:
-    """Bytes that blocks of this many bits with a float32 scale each would save for an array."""
-    if not hasattr(stored, "dtype") or not jnp.issubdtype(stored.dtype, jnp.floating):
+    """Bytes that `quantize_state` would save for an array."""
+    if getattr(stored, "dtype", None) != jnp.float32 or stored.size < _QUANTIZED_MIN_SIZE:
         return 0
-    size: int = stored.size
-    scales = -(-size // _QUANTIZED_BLOCKS[bits])
-    small = -(-size * bits // 8) + 4 * scales
-    return max(0, bytes_of(stored) - small) if size >= _QUANTIZED_MIN_SIZE else 0
+    return bytes_of(stored) - PowerFormat(bits).stored_bytes(stored.shape)
 
 
 def _is_none(x: Any) -> bool:

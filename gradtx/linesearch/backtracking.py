@@ -38,7 +38,7 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
 
     learning_rate: Scalar
     value: Scalar
-    grad: Annotated[Updates, Slot()]
+    grad: Annotated[Updates, Slot(exact=True)]
     info: Inner
 
 

@@ -42,7 +42,7 @@ class ScaleByZoomLinesearchState(NamedTuple):
 
     learning_rate: Scalar
     value: Scalar
-    grad: Annotated[Updates, Slot()]
+    grad: Annotated[Updates, Slot(exact=True)]
     info: Inner
 
 

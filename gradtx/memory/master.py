@@ -23,7 +23,7 @@ class MasterWeightsState(NamedTuple):
     `master` is `None` for parameters in float32 or wider.
     """
 
-    master: Annotated[Updates, Slot()]
+    master: Annotated[Updates, Slot(exact=True)]
     inner_state: Inner
 
 

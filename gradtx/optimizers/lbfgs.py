@@ -48,8 +48,8 @@ class ScaleByLBFGSState(NamedTuple):
     """
 
     count: Count  # type: ignore[assignment]
-    params: Annotated[Params, Slot()]
-    updates: Annotated[Updates, Slot()]
+    params: Annotated[Params, Slot(exact=True)]
+    updates: Annotated[Updates, Slot(exact=True)]
     diff_params_memory: Annotated[Updates, History()]
     diff_updates_memory: Annotated[Updates, History()]
     weights_memory: Annotated[jax.Array, Numbers()]

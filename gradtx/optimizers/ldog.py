@@ -28,7 +28,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
 
     max_dist: Annotated[Updates, Reduced()]
     grad_sum_of_squares: Annotated[Updates, Reduced()]
-    init_params: Annotated[Updates, Slot()]
+    init_params: Annotated[Updates, Slot(exact=True)]
 
 
 def first_distance_rule(p: jax.Array, d: jax.Array, *, reps_rel: Hyper) -> Any:

@@ -26,7 +26,7 @@ class EmaParamsState(NamedTuple):
     """The number of steps, and the mean of the parameters after each of them."""
 
     count: Count  # type: ignore[assignment]
-    ema: Annotated[Updates, Slot()]
+    ema: Annotated[Updates, Slot(exact=True)]
 
     def eval_params(self, params: Params) -> Params:
         """The mean."""

@@ -44,7 +44,7 @@ class LookaheadState(NamedTuple):
 
     fast_state: Inner
     steps_since_sync: Count
-    slow: Annotated[Updates, Slot()] = None
+    slow: Annotated[Updates, Slot(exact=True)] = None
 
     def eval_params(self, params: Params) -> Params:
         """The slow parameters."""

@@ -57,6 +57,7 @@ WRAPPERS = {
     "conditionally_mask": lambda tx: gradtx.conditionally_mask(tx, even),
     "apply_every": lambda tx: gradtx.chain(tx, gradtx.apply_every(2)),
     "flatten": lambda tx: gradtx.flatten(tx),
+    "quantize_state": lambda tx: gradtx.quantize_state(tx, min_size=1),
     "snapshot": lambda tx: gradtx.chain(gradtx.snapshot("u", gradtx.global_norm), tx),
     "ema_params": lambda tx: gradtx.chain(tx, gradtx.ema_params(0.9)),
     "stochastic_rounding": lambda tx: gradtx.stochastic_rounding(tx),

@@ -1,0 +1,400 @@
+"""How the numbers of a slot are stored: one code for each, and one scale for each block.
+
+    scale  = max |x| over the block, divided by the largest code's value
+    code   = what is nearest to x / scale
+    x      ~ value(code) scale
+
+`PowerFormat` has value(c) = sign(c) |c|^p: p = 1 is linear, larger p has smaller steps near zero
+(companding, as the mu-law of telephony). Roots and powers are square roots and squares, which
+vectorise; published alternatives are Dettmers et al., "8-bit optimizers via block-wise
+quantization", 2021, arXiv:2110.02861 (a table) and FlashOptim's softsign. `docs/memory.md` has
+the measured errors of all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from gradtx.core.slot import Blocks
+from gradtx.core.value import Value, dtype, static
+
+LEAST_PRODUCT = 1.2e-38  # just above the least normal float32, below which XLA flushes to zero
+
+
+class Layout(NamedTuple):
+    """Where the blocks of an array lie: along its last axes, as if these were one.
+
+    Attributes:
+      kept: number of leading axes, which blocks do not cross.
+      length: entries in a block, a power of two. The last block may have fewer.
+      blocks: number of blocks along the rest.
+    """
+
+    kept: int
+    length: int
+    blocks: int
+
+
+def layout_of(
+    shape: tuple[int, ...], shards: tuple[int, ...], block: int, bytes_each: float
+) -> Layout:
+    """The layout of an array of this shape.
+
+    Blocks run along the last axis alone, so that the array's sharding is the blocks' too. Where
+    it is so short that codes, padding and scales together would take a good part more than the
+    codes, trailing axes that are not sharded count as one.
+
+    Args:
+      shape: of the array.
+      shards: into how many parts each axis is divided.
+      block: entries in a block, a power of two.
+      bytes_each: bytes of a code; those of less than a byte fill the last block.
+    """
+    kept = max(len(shape) - 1, 0)
+
+    def costs(kept: int) -> bool:
+        n = math.prod(shape[kept:])
+        count = -(-n // block)
+        codes = count * block if bytes_each < 1 else n
+        most = max(0.575 if bytes_each < 1 else 1.05, 1.02 * (bytes_each + 4 / block))
+        return codes * bytes_each + 4 * count > n * most
+
+    while kept > 0 and costs(kept) and set(shards[kept - 1 :]) == {1}:
+        kept -= 1
+    n = math.prod(shape[kept:])
+    length = max(min(block, _power_of_two_from(n)), 2)
+    if shards and shards[-1] > 1:
+        part = n // shards[-1]
+        aligned = math.gcd(part, length)  # the largest power of two that divides a part
+        length = aligned if aligned >= 32 or aligned == part else length
+    return Layout(kept, length, -(-n // length))
+
+
+def layout_like(shape: tuple[int, ...], scales: jax.Array) -> Layout:
+    """The layout that scales of an array of this shape have: their shape tells it."""
+    kept, count = scales.ndim - 1, scales.shape[-1]
+    length = max(_power_of_two_from(-(-math.prod(shape[kept:]) // count)), 2)
+    return Layout(kept, length, count)
+
+
+def _power_of_two_from(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+class Format(Value):
+    """Base: a way to store an array of float32.
+
+    Attributes:
+      default_block: entries in a block unless the user says; 0 where there are no scales.
+      signed: whether it can hold negative numbers.
+    """
+
+    @property
+    def default_block(self) -> int:
+        raise NotImplementedError  # abstract
+
+    @property
+    def signed(self) -> bool:
+        return True
+
+    @property
+    def bytes_each(self) -> float:
+        """Bytes of a code."""
+        return 1.0
+
+    def encode(
+        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
+    ) -> Any:
+        """What is stored of `x`.
+
+        Args:
+          x: float32.
+          layout: of the blocks.
+          bits: uint32 in the shape of `x` to round by at random; `None` rounds to nearest.
+          keep_nonzero: whether what is not zero must not become zero.
+        """
+        raise NotImplementedError  # abstract
+
+    def decode(self, stored: Any, shape: tuple[int, ...]) -> jax.Array:
+        """The float32 array of this shape that was stored."""
+        raise NotImplementedError  # abstract
+
+
+class PowerFormat(Format):
+    """Whole numbers c that stand for sign(c) |c|^power times the scale of their block.
+
+    Zero is stored exactly. Rounding to nearest rounds c; rounding at random goes up with a
+    probability that makes the stored value right on average.
+
+    Args:
+      bits: 8, or 4: two codes share a byte.
+      power: 1, 2, 4 or 8.
+      signed: whether there are codes for negative numbers.
+
+    Raises:
+      ValueError: an argument is none of these.
+
+    >>> gradtx.PowerFormat(8, power=2)
+    PowerFormat(bits=8, power=2)
+    """
+
+    bits: int = static(default=8)
+    power: int = static(default=1)
+    signed: bool = static(default=True)
+
+    def validate(self) -> None:
+        if self.bits not in (4, 8):
+            raise ValueError(f"bits must be 4 or 8, got {self.bits!r}")
+        if self.power not in (1, 2, 4, 8):
+            raise ValueError(f"power must be 1, 2, 4 or 8, got {self.power!r}")
+
+    def __repr__(self) -> str:
+        signed = "" if self.signed else ", signed=False"
+        return f"PowerFormat(bits={self.bits}, power={self.power}{signed})"
+
+    @property
+    def default_block(self) -> int:
+        return 256 if self.bits == 8 else 128
+
+    @property
+    def bytes_each(self) -> float:
+        return self.bits / 8
+
+    def stored_bytes(self, shape: tuple[int, ...]) -> int:
+        """The bytes that an array of this shape takes, unless shards divide it.
+
+        >>> gradtx.PowerFormat(8, power=2).stored_bytes((1000, 1000))
+        1016000
+        """
+        layout = layout_of(shape, (1,) * len(shape), self.default_block, self.bytes_each)
+        blocks = math.prod(shape[: layout.kept]) * layout.blocks
+        codes = math.prod(shape) if self.bits == 8 else blocks * layout.length // 2
+        return codes + 4 * blocks
+
+    @property
+    def _largest(self) -> int:
+        largest: int = 2 ** (self.bits - self.signed) - 1
+        return largest
+
+    def encode(
+        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
+    ) -> Blocks:
+        scales = _scales(x, layout, float(self._largest**self.power))
+        y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
+        root = y
+        for _ in range(self._squarings):
+            root = jnp.sqrt(root)
+        if bits is None:
+            code = (root + 0.5).astype(jnp.int32)
+        else:
+            low = jnp.floor(root)
+            below, above = self._raised(low), self._raised(low + 1)
+            uniform = (bits >> 8).astype(jnp.float32) * 2.0**-24
+            up = uniform * (above - below) < y - below
+            code = low.astype(jnp.int32) + up.astype(jnp.int32)
+        code = jnp.minimum(code, self._largest)
+        if keep_nonzero:
+            code = jnp.maximum(code, _is_nonzero(x))
+        if self.signed:
+            code = jnp.where(_is_negative(x), -code, code)
+        if self.bits == 4:
+            return Blocks(_packed(code, layout), scales)
+        return Blocks(code.astype(jnp.int8 if self.signed else jnp.uint8), scales)
+
+    def decode(self, stored: Blocks, shape: tuple[int, ...]) -> jax.Array:
+        layout = layout_like(shape, stored.scales)
+        if self.bits == 4:
+            code = _unpacked(stored.codes, layout, shape)
+            code = (code ^ 8) - 8 if self.signed else code
+        else:
+            code = stored.codes.astype(jnp.int32)
+        c = code.astype(jnp.float32)
+        value = self._raised(jnp.abs(c))
+        if self.signed:
+            value = jnp.where(c < 0, -value, value)
+        return value * _spread(stored.scales, layout, shape)
+
+    @property
+    def _squarings(self) -> int:
+        return self.power.bit_length() - 1
+
+    def _raised(self, c: jax.Array) -> jax.Array:
+        for _ in range(self._squarings):
+            c = c * c
+        return c
+
+
+class FloatFormat(Format):
+    """Narrow floating-point numbers: float8 times the scale of their block, or bfloat16 alone.
+
+    Args:
+      dtype: `"float8_e4m3fn"`, `"float8_e5m2"`, or `"bfloat16"`, which has the range of float32
+        and needs no scale.
+
+    Raises:
+      TypeError, ValueError: `dtype` is none of these.
+
+    >>> gradtx.FloatFormat("float8_e4m3fn")
+    FloatFormat(dtype='float8_e4m3fn')
+    """
+
+    dtype: DTypeLike = dtype()
+
+    def validate(self) -> None:
+        allowed = ("float8_e4m3fn", "float8_e5m2", "bfloat16")
+        if np.dtype(self.dtype).name not in allowed:
+            raise ValueError(f"dtype must be one of {allowed}, got {self.dtype}")
+
+    @property
+    def default_block(self) -> int:
+        return 0 if self.dtype == jnp.bfloat16 else 256
+
+    def encode(
+        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
+    ) -> Any:
+        if not self.default_block:
+            return x.astype(self.dtype)
+        info = jnp.finfo(self.dtype)  # type: ignore[no-untyped-call]
+        smallest = np.float32(info.smallest_subnormal)
+        scales = _scales(x, layout, float(info.max), float(smallest))
+        y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
+        y = jnp.minimum(y, float(info.max))
+        if keep_nonzero:
+            y = jnp.maximum(
+                y, _is_nonzero(x).astype(jnp.float32) * np.float32(info.smallest_subnormal)
+            )
+        return Blocks(jnp.where(_is_negative(x), -y, y).astype(self.dtype), scales)
+
+    def decode(self, stored: Any, shape: tuple[int, ...]) -> jax.Array:
+        if not self.default_block:
+            bare: jax.Array = stored.astype(jnp.float32)
+            return bare
+        spread = _spread(stored.scales, layout_like(shape, stored.scales), shape)
+        value: jax.Array = stored.codes.astype(jnp.float32) * spread
+        return value
+
+
+FORMATS: dict[str, Format] = {
+    "int8": PowerFormat(8, 1),
+    "signed8": PowerFormat(8, 2),
+    "wide8": PowerFormat(8, 4),
+    "unsigned8": PowerFormat(8, 4, signed=False),
+    "signed4": PowerFormat(4, 2),
+    "wide4": PowerFormat(4, 4),
+    "unsigned4": PowerFormat(4, 4, signed=False),
+    "float8_e4m3": FloatFormat("float8_e4m3fn"),
+    "float8_e5m2": FloatFormat("float8_e5m2"),
+    "bfloat16": FloatFormat("bfloat16"),
+}
+"""The formats that have a name."""
+
+
+def _magnitude(x: jax.Array) -> jax.Array:
+    """|x| as an integer that orders as |x| does, with inf above all numbers and NaN above inf.
+
+    XLA's CPU backend makes vectors of a maximum of integers, and not of one of floats, which
+    has to look for NaN; and it takes denormal floats for zero.
+    """
+    return jax.lax.bitcast_convert_type(jnp.abs(x), jnp.int32)
+
+
+def _is_nonzero(x: jax.Array) -> jax.Array:
+    """1 or 0, in int32.
+
+    A minimum, since the code generator makes of `magnitude > 0` a comparison of floats, which
+    takes denormal ones for zero.
+    """
+    return jnp.minimum(_magnitude(x), 1)
+
+
+def _is_negative(x: jax.Array) -> jax.Array:
+    """The sign bit, for denormal floats too."""
+    return jax.lax.bitcast_convert_type(x, jnp.int32) < 0
+
+
+def _scales(x: jax.Array, layout: Layout, largest: float, smallest: float = 1.0) -> jax.Array:
+    """What the codes of each block are multiplied by: shape (*kept axes, number of blocks).
+
+    0 for a block of zeros, not finite where an entry is not. The codes' values, but zero, are
+    from `smallest` to `largest`: neither product underflows or overflows.
+    """
+    rows = _magnitude(x).reshape(*x.shape[: layout.kept], -1)
+    whole = rows.shape[-1] // layout.length
+    parts = []
+    if whole:
+        full = rows if whole == layout.blocks else rows[..., : whole * layout.length]
+        parts.append(_maxima(full.reshape(*rows.shape[:-1], whole, layout.length)))
+    if whole < layout.blocks:
+        rest = rows[..., whole * layout.length :]
+        missing = layout.length - rest.shape[-1]
+        padding = [(0, 0, 0)] * (rest.ndim - 1) + [(0, missing, 0)]
+        parts.append(_maxima(jax.lax.pad(rest, jnp.int32(0), padding)[..., None, :]))
+    maxima = jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0]
+    scales = jax.lax.bitcast_convert_type(maxima, jnp.float32) * np.float32(1 / largest)
+    # Below what overflows when the largest code is multiplied by it; inf and NaN stay.
+    most = np.float32(np.finfo(np.float32).max / largest * (1 - 1e-6))
+    finite = maxima < 0x7F800000
+    scales = jnp.where(finite, jnp.clip(scales, LEAST_PRODUCT / smallest, most), scales)
+    return jnp.where(maxima == 0, 0.0, scales)
+
+
+def _maxima(blocks: jax.Array) -> jax.Array:
+    """The maxima over the last axis, whose length is a power of two.
+
+    XLA's CPU backend reduces axes of more than 32 in two steps and stores what is between.
+    """
+    length, factors = blocks.shape[-1], []
+    while length > 32:
+        factors.append(32)
+        length //= 32
+    factors.append(length)
+    split = blocks.reshape(*blocks.shape[:-1], *reversed(factors))
+    return jnp.max(split, axis=tuple(range(blocks.ndim - 1, split.ndim)))
+
+
+def _inverse(scales: jax.Array) -> jax.Array:
+    return jnp.where(scales == 0, 0.0, 1 / jnp.where(scales == 0, 1.0, scales))
+
+
+def _spread(scales: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
+    """The scale of each entry of an array of this shape."""
+    axes = shape[: layout.kept]
+    n = math.prod(shape[layout.kept :])
+    each = jnp.broadcast_to(scales[..., None], (*axes, layout.blocks, layout.length))
+    each = each.reshape(*axes, layout.blocks * layout.length)
+    each = each if each.shape[-1] == n else each[..., :n]
+    return each.reshape(shape)
+
+
+def _packed(code: jax.Array, layout: Layout) -> jax.Array:
+    """Two codes to a byte: those of a block's first half below those of its second half.
+
+    Shape (*kept axes, bytes): the last block is filled with zeros.
+    """
+    axes, half = code.shape[: layout.kept], layout.length // 2
+    rows = (code & 15).reshape(*axes, -1)
+    missing = layout.blocks * layout.length - rows.shape[-1]
+    if missing:
+        padding = [(0, 0, 0)] * (rows.ndim - 1) + [(0, missing, 0)]
+        rows = jax.lax.pad(rows, jnp.int32(0), padding)
+    halves = rows.reshape(*axes, layout.blocks, 2, half)
+    shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, halves.shape, halves.ndim - 2)
+    # A sum and not an "or" of two slices, for which XLA's CPU backend stores what is sliced.
+    packed = jnp.sum(halves << shifts, axis=-2)
+    return packed.astype(jnp.uint8).reshape(*axes, layout.blocks * half)
+
+
+def _unpacked(codes: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
+    """The codes that share bytes, in an array of this shape: int32 from 0 to 15."""
+    axes, half = shape[: layout.kept], layout.length // 2
+    packed = codes.astype(jnp.int32).reshape(*axes, layout.blocks, 1, half)
+    wide = jnp.broadcast_to(packed, (*axes, layout.blocks, 2, half))
+    shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, wide.shape, wide.ndim - 2)
+    rows = ((wide >> shifts) & 15).reshape(*axes, layout.blocks * layout.length)
+    return rows[..., : math.prod(shape[layout.kept :])].reshape(shape)

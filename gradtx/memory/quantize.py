@@ -1,0 +1,464 @@
+"""State in 8 or 4 bits, for any transformation.
+
+    s_t = decode(z_t)
+    (x_{t+1}, s_{t+1}) = step(g_t, s_t, x_t)        in float32, as without this wrapper
+    z_{t+1} = encode(s_{t+1})
+
+Block-wise quantisation is from Dettmers, Lewis, Shleifer, Zettlemoyer, "8-bit optimizers via
+block-wise quantization", 2021, arXiv:2110.02861; a second moment that never becomes zero from
+Li, Chen, Zhu, "Memory efficient optimizers with 4-bit states", 2023, arXiv:2309.01507.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.hyper import check_steps
+from gradtx.core.leaf import call_each, is_optimised, written_after
+from gradtx.core.map_params import Place, map_slots
+from gradtx.core.numerics import safe_increment, zero_count
+from gradtx.core.partition import check_rule, check_rules_fit, first_fit, leaves_with_paths
+from gradtx.core.slot import Blocks, Count, Inner, Params, State, Updates
+from gradtx.core.transformation import GradientTransformation, as_transformation
+from gradtx.core.value import show, static
+from gradtx.memory.formats import FORMATS, Format, Layout, PowerFormat, layout_like, layout_of
+from gradtx.memory.hashing import hashed_bits, seed_of
+
+# From what is known of a slot to its format: signed, never negative, unknown.
+DEFAULTS = {
+    "8bit": ("signed8", "unsigned8", "wide8"),
+    "4bit": ("signed4", "unsigned4", "wide4"),
+}
+ROUNDINGS = ("nearest", "stochastic")
+
+
+class QuantizeState(NamedTuple):
+    """The number of steps, and the inner state with blocks of codes in the place of arrays.
+
+    Attributes:
+      count: steps made; stochastic rounding depends on it.
+      inner_state: state of the inner transformation. In the place of an array that is stored
+        in blocks stands `Blocks(codes, scales)`; one in bfloat16 is an array of that dtype.
+    """
+
+    count: Count  # type: ignore[assignment]
+    inner_state: Inner
+
+
+class quantize_state(GradientTransformation):
+    r"""Stores the state of a transformation in 8 bits, or as you say; computes in float32.
+
+    `step` decodes the state, makes the step of `inner` in float32, and encodes the new state, leaf
+    by leaf within the kernels that XLA forms: no float32 copy of the state is stored.
+
+    Every tree of the state that is like the parameters is stored in a format that follows from
+    what `inner` says of it. A slot that is never negative stays positive where it was. In the
+    state of a foreign (Optax) transformation nothing is known of a slot: it gets a signed
+    format with very small steps near zero, and what was not zero does not become zero.
+
+    As they are stay: leaves of fewer than `min_size` entries, complex and float64 leaves, slots
+    that are narrower than float32 already, copies and averages of the parameters unless they are
+    named, and whatever is not like the parameters, such as Adafactor's rows and columns. An inf or
+    a NaN makes its whole block not finite.
+
+    Formats by name: `"int8"` (linear), `"signed8"` (squares), `"unsigned8"` and `"wide8"`
+    (fourth powers), `"signed4"`, `"unsigned4"`, `"wide4"` (two codes to a byte),
+    `"float8_e4m3"`, `"float8_e5m2"`, `"bfloat16"`; and `"8bit"` or `"4bit"`, which choose by
+    slot. The errors of each: docs/memory.md.
+
+    Source: Dettmers et al., "8-bit optimizers via block-wise quantization", 2021,
+    arXiv:2110.02861; with other formats.
+
+    Args:
+      inner: the transformation whose state is stored.
+      formats: a name, a `PowerFormat` or `FloatFormat`, or `None` for float32 as it is: for
+        all slots; or a dict from the name of a slot, such as `"mu"`, to one of these. Slots
+        that it does not name are stored in 8 bits.
+      paths: pairs of a rule and what `formats` can be, for the leaves that the rule fits: a
+        regular expression or a predicate on path and leaf, as for `groups`; the first that
+        fits wins.
+      block: entries that share a scale, a power of two of at least 16; `None` for 256 in 8
+        bits and 128 in 4.
+      min_size: leaves with fewer entries are stored as they are.
+      rounding: `"nearest"`, or `"stochastic"`: right on average, by a hash of the step, the
+        leaf's path and the entry's index, so that it does not depend on sharding.
+
+    Raises:
+      TypeError, ValueError: an argument is not of its type, or out of its range; there is no
+        format of a name. In `init`: a name is not that of a slot, or a rule fits no leaf; the
+        message lists those there are. A format without negative numbers is asked for a slot
+        that may be negative; stochastic rounding for a `FloatFormat`.
+
+    >>> tx = gradtx.quantize_state(gradtx.adamw(1e-3))
+    >>> params = {"w": jnp.ones((64, 64)), "b": jnp.ones(64)}
+    >>> state = tx.init(params)
+    >>> gradtx.tree.get(state, "mu")["w"].codes.dtype, gradtx.tree.get(state, "mu")["b"].dtype
+    (dtype('int8'), dtype('float32'))
+    >>> params, state = jax.jit(tx.step)(params, state, params)
+    >>> print(f"{tx.decoded(state, params)[0].mu['w'][0, 0]:.4f}")
+    0.1000
+    >>> tx = gradtx.quantize_state(gradtx.adamw(1e-3), min_size=1)
+    >>> tx = gradtx.quantize_state(gradtx.adam(1e-3), "4bit", min_size=1, rounding="stochastic")
+    >>> tx = gradtx.quantize_state(
+    ...     gradtx.adam(1e-3), {"mu": "float8_e4m3"}, paths=[("b", "bfloat16")], min_size=1
+    ... )
+    """
+
+    inner: GradientTransformation
+    formats: Any = static(default="8bit")
+    paths: tuple[tuple[Any, Any], ...] = static(default=(), kw_only=True)
+    block: int | None = static(default=None, kw_only=True)
+    min_size: int = static(default=4096, kw_only=True)
+    rounding: str = static(default="nearest", kw_only=True)
+
+    def validate(self) -> None:
+        object.__setattr__(self, "inner", as_transformation(self.inner))
+        for pair in self.paths:
+            if not (isinstance(pair, tuple) and len(pair) == 2):
+                raise TypeError(f"paths takes pairs of a rule and a format, got {pair!r}")
+            check_rule(pair[0])
+        object.__setattr__(self, "paths", tuple(self.paths))
+        for choice in self._choices():
+            if isinstance(choice, Mapping):
+                for slot, format in choice.items():
+                    _check_format(f"formats[{slot!r}]", format)
+            else:
+                _check_format("formats", choice)
+        if self.block is not None:
+            check_steps("block", self.block, 16)
+            if self.block & (self.block - 1):
+                raise ValueError(f"block must be a power of two, got {self.block}")
+        check_steps("min_size", self.min_size)
+        if self.rounding not in ROUNDINGS:
+            raise ValueError(f"rounding must be one of {ROUNDINGS}, got {self.rounding!r}")
+
+    def init(self, params: Params) -> QuantizeState:
+        check_rules_fit([rule for rule, _ in self.paths], params)
+        leaves = _leaves(params)
+        inner_state = self.inner.init(params)
+        places: list[Place] = []
+        map_slots(self.inner, lambda place, tree: places.append(place), inner_state)
+        self._check_names(places)
+        count = zero_count()
+
+        def layout(x: Any, leaf: _Leaf, format: Format | None) -> Layout | None:
+            small = x.size < max(self.min_size, 1)
+            if format is None or x.dtype != jnp.float32 or small:
+                return None
+            block = self.block or format.default_block or 1
+            return layout_of(leaf.shape, leaf.shards, block, format.bytes_each)
+
+        def encode(place: Place, tree: Any) -> Any:
+            # Behind a barrier: XLA would compute the codes of constants, slowly, as it compiles.
+            tree = jax.tree.map(jax.lax.optimization_barrier, tree)
+            return self._encoded(place, tree, leaves, layout, count, {})
+
+        return QuantizeState(count, map_slots(self.inner, encode, inner_state))
+
+    def transform(
+        self, updates: Updates, state: State, params: Params | None, **extra_args: Any
+    ) -> tuple[Updates, State]:
+        leaves = _leaves(updates if params is None else params)
+        inner_state, stored = self._decoded(state.inner_state, leaves)
+        new, inner_state = self.inner.transform(updates, inner_state, params, **extra_args)
+        return new, self._after(inner_state, leaves, stored, state.count, new)
+
+    def step(
+        self, updates: Updates, state: State, params: Params, **extra_args: Any
+    ) -> tuple[Params, State]:
+        updates = self._checked(updates, state, params, extra_args)
+        leaves = _leaves(params)
+        inner_state, stored = self._decoded(state.inner_state, leaves)
+        params, inner_state = self.inner.step(updates, inner_state, params, **extra_args)
+        return params, self._after(inner_state, leaves, stored, state.count, params)
+
+    def decoded(self, state: State, params: Params) -> State:
+        """The state of the inner transformation, in float32.
+
+        Args:
+          state: of `quantize_state`.
+          params: the parameters, or their shapes.
+        """
+        return self._decoded(state.inner_state, _leaves(params))[0]
+
+    def lookahead_point(self, state: State, params: Params) -> Params:
+        return self.inner.lookahead_point(self.decoded(state, params), params)
+
+    def _decoded(self, inner_state: State, leaves: Any) -> tuple[State, list[Any]]:
+        """The inner state in float32, and the trees as they were stored, in order."""
+        stored: list[Any] = []
+
+        def decode(place: Place, tree: Any) -> Any:
+            stored.append(tree)
+            batch = _Batch(_decode)
+
+            def each(x: Any, leaf: _Leaf) -> Any:
+                format = self._format(place, leaf) if jax.tree.leaves(x) else None
+                if format is None or not _is_encoded(x, format):
+                    return x
+                return batch.add((format, leaf.shape), x)
+
+            marked = jax.tree.map(each, tree, leaves, is_leaf=_ends)
+            return _put_into(marked, batch.results())
+
+        return map_slots(self.inner, decode, inner_state), stored
+
+    def _after(
+        self, inner_state: State, leaves: Any, stored: list[Any], count: jax.Array, new: Any
+    ) -> QuantizeState:
+        """The state after a step, from what the inner state was stored as before.
+
+        XLA overwrites old codes in place where it sees that all that reads them comes before.
+        `new`, the parameters or updates, reads them all; then the slots are written in turn,
+        the last one first, as it may be formed from those in front of it.
+        """
+        trees: list[tuple[Place, Any]] = []
+        map_slots(self.inner, lambda place, tree: trees.append((place, tree)), inner_state)
+        paths = [leaf.path for leaf in jax.tree.leaves(leaves)]
+        news = jax.tree.leaves(new, is_leaf=lambda x: x is None)
+        written: dict[str, Any] = dict(zip(paths, news, strict=True))
+        encoded = []
+        for (place, tree), old in reversed([*zip(trees, stored, strict=True)]):
+            olds = iter(jax.tree.leaves(old, is_leaf=lambda x: isinstance(x, Blocks)))
+
+            def layout(
+                x: Any, leaf: _Leaf, format: Format | None, olds: Any = olds
+            ) -> Layout | None:
+                old = next(olds)
+                if isinstance(old, Blocks):
+                    return layout_like(leaf.shape, old.scales)
+                return Layout(0, 1, 1) if _is_encoded(old, format) else None
+
+            encoded.append(self._encoded(place, tree, leaves, layout, count, written))
+        parts = reversed(encoded)
+        inner_state = map_slots(self.inner, lambda place, tree: next(parts), inner_state)
+        return QuantizeState(safe_increment(count), inner_state)
+
+    def _encoded(
+        self,
+        place: Place,
+        tree: Any,
+        leaves: Any,
+        layout: Callable[[Any, _Leaf, Format | None], Layout | None],
+        count: jax.Array,
+        written: dict[str, Any],
+    ) -> Any:
+        """A tree of the state as it is stored.
+
+        Args:
+          place: where it stands.
+          tree: in float32.
+          leaves: a `_Leaf` for each parameter.
+          layout: says how blocks lie in an array; `None` where it stays as it is.
+          count: steps made.
+          written: by path, what was last written of a leaf; the new codes are added.
+        """
+        batch = _Batch(_encode)
+        keep_nonzero = place.slot is None or place.slot.nonnegative
+        paths = []
+
+        def each(x: Any, leaf: _Leaf) -> Any:
+            if not jax.tree.leaves(x):
+                return x
+            format = self._format(place, leaf)
+            blocks = layout(x, leaf, format)
+            if format is None or blocks is None:
+                return x
+            seed = None
+            if self.rounding == "stochastic":
+                seed = seed_of(f"{place.name}/{leaf.path}", count)
+            before = written.get(leaf.path)
+            paths.append(leaf.path)
+            before = before if getattr(before, "shape", None) == leaf.shape else None
+            return batch.add((format, blocks, keep_nonzero), x, seed, before)
+
+        marked = jax.tree.map(each, tree, leaves, is_leaf=_ends)
+        results = batch.results()
+        for path, result in zip(paths, results, strict=True):
+            written[path] = result.codes if isinstance(result, Blocks) else result
+        return _put_into(marked, results)
+
+    def _format(self, place: Place, leaf: _Leaf) -> Format | None:
+        """How the array of this slot and leaf is stored; `None` for as it is.
+
+        Raises:
+          ValueError: the format cannot hold what the slot may hold.
+        """
+        fit = first_fit([rule for rule, _ in self.paths], leaf.path, leaf)
+        choice = self._choices()[fit]
+        named = isinstance(choice, Mapping) and place.name in choice
+        if isinstance(choice, Mapping):
+            choice = choice.get(place.name, "8bit")
+        exact = place.slot is not None and place.slot.exact and not named
+        if choice is None or exact:
+            return None
+        if choice in DEFAULTS:
+            signed, nonnegative, unknown = DEFAULTS[choice]
+            if place.slot is None:
+                return FORMATS[unknown]
+            return FORMATS[nonnegative if place.slot.nonnegative else signed]
+        format: Format = FORMATS[choice] if isinstance(choice, str) else choice
+        if not format.signed and place.slot is not None and not place.slot.nonnegative:
+            raise ValueError(
+                f"{show(choice)} holds no negative numbers, but the slot {place.name!r} may"
+            )
+        if self.rounding == "stochastic" and not isinstance(format, PowerFormat):
+            raise ValueError(
+                f"rounding='stochastic' is defined for a PowerFormat, and {place.name!r} of "
+                f"{leaf.path!r} is stored as {show(choice)}"
+            )
+        return format
+
+    def _choices(self) -> list[Any]:
+        """The formats of each rule of `paths`, and those of all other leaves."""
+        return [*(choice for _, choice in self.paths), self.formats]
+
+    def _check_names(self, places: list[Place]) -> None:
+        """Raises unless every slot that is named is there."""
+        there = [*dict.fromkeys(place.name for place in places)]
+        for choice in self._choices():
+            for name in choice if isinstance(choice, Mapping) else ():
+                if name not in there:
+                    near = difflib.get_close_matches(str(name), there, n=1)
+                    hint = f"did you mean {near[0]!r}? " if near else ""
+                    raise ValueError(
+                        f"formats names the slot {name!r}, which {self.inner!r} does not have; "
+                        f"{hint}it has {there}"
+                    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """What is known of a parameter: its path, shape, dtype, and parts of each axis."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: Any
+    shards: tuple[int, ...]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def _leaves(params: Params) -> Any:
+    """The tree of parameters with a `_Leaf` in the place of each."""
+    treedef: Any = jax.tree.structure(params, is_leaf=lambda x: x is None)
+    leaves = [
+        _Leaf(path, np.shape(x), getattr(x, "dtype", None), _shards(x))
+        if is_optimised(x)
+        else _Leaf(path, (), None, ())
+        for path, x in leaves_with_paths(params)
+    ]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def _shards(x: Any) -> tuple[int, ...]:
+    """Into how many parts each axis of an array is divided, as far as it is known."""
+    shape = np.shape(x)
+    sharding = getattr(x, "sharding", None)
+    if isinstance(x, jax.core.Tracer):
+        sharding = jax.typeof(x).sharding
+        axes = dict(sharding.mesh.shape)
+        names = [() if part is None else part for part in sharding.spec]
+        names = [(part,) if isinstance(part, str) else part for part in names]
+        return tuple(math.prod(axes[name] for name in part) for part in names)
+    if sharding is None or not shape:
+        return (1,) * len(shape)
+    part = sharding.shard_shape(shape)
+    return tuple(n // max(m, 1) for n, m in zip(shape, part, strict=True))
+
+
+def _ends(node: Any) -> bool:
+    """Whether a node stands in the place of a parameter: blocks, or what holds nothing."""
+    return isinstance(node, Blocks) or not jax.tree.leaves(node)
+
+
+def _is_encoded(x: Any, format: Format | None) -> bool:
+    bare = format is not None and not format.default_block
+    return isinstance(x, Blocks) or (bare and x.dtype == jnp.bfloat16)
+
+
+def _check_format(name: str, format: Any) -> None:
+    """Raises unless `format` is a format, or says one."""
+    if isinstance(format, str):
+        if format not in FORMATS and format not in DEFAULTS:
+            known = [*DEFAULTS, *FORMATS]
+            raise ValueError(f"{name} must be one of {known}, a format or None; got {format!r}")
+    elif format is not None and not isinstance(format, Format):
+        raise TypeError(f"{name} must be a format, the name of one, or None; got {format!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mark:
+    """Stands in a tree for the result of a call that is still to be made."""
+
+    index: int
+
+
+class _Batch:
+    """Calls of one jitted function, collected so that calls alike are traced together."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.calls: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = []
+
+    def add(self, how: tuple[Any, ...], *row: Any) -> _Mark:
+        self.calls.append((how, row))
+        return _Mark(len(self.calls) - 1)
+
+    def results(self) -> list[Any]:
+        alike = collections.defaultdict(list)
+        for i, (how, _) in enumerate(self.calls):
+            alike[how].append(i)
+        found: list[Any] = [None] * len(self.calls)
+        for how, places in alike.items():
+            rows = [self.calls[i][1] for i in places]
+            for i, result in zip(places, call_each(self.function, how, None, rows), strict=True):
+                found[i] = result
+        return found
+
+
+def _put_into(marked: Any, results: list[Any]) -> Any:
+    """The tree with the results in the place of the marks."""
+    return jax.tree.map(lambda x: results[x.index] if isinstance(x, _Mark) else x, marked)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _decode(format: Format, shape: tuple[int, ...], shared: None, stored: Any) -> jax.Array:
+    return format.decode(stored, shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _encode(
+    format: Format,
+    layout: Layout,
+    keep_nonzero: bool,
+    shared: None,
+    x: jax.Array,
+    seed: jax.Array | None,
+    before: jax.Array | None,
+) -> Any:
+    bits = None if seed is None else hashed_bits(x.shape, seed)
+    stored = format.encode(x, layout, bits, keep_nonzero)
+    if before is None:
+        return stored
+    if not isinstance(stored, Blocks):
+        return written_after(stored, before)
+    if stored.codes.shape != before.shape:
+        return stored
+    return Blocks(written_after(stored.codes, before), stored.scales)
