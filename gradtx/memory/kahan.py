@@ -51,6 +51,9 @@ class kahan(GradientTransformation):
     value, and integers do not hold as much: up to 2^-7 of that update is lost (2^-10 for
     float16), if the old one was not 0. With `dtype=jnp.float32` nothing is.
 
+    `quantize_state` leaves integers as they are. With `dtype=jnp.float32` it can store the
+    compensation in 8 bits; stochastic rounding then keeps steps below those that int8 holds.
+
     Put it outermost: nothing may change the updates after. Parameters may be changed from
     outside: they keep the compensation as a part of their new spacing.
 
