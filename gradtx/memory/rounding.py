@@ -123,6 +123,12 @@ def map_low(
                 f"params{path_of(updates, i)} has dtype {rows[i][1].dtype}, but the state has "
                 "nothing there; was the state made by init with these parameters?"
             )
+        for held in rows[i][2 : 2 + len(slots)]:  # `match` compares no integers
+            if np.shape(held) != np.shape(rows[i][1]):
+                raise ValueError(
+                    f"params{path_of(updates, i)} has shape {np.shape(rows[i][1])}, but in the "
+                    f"state it has shape {np.shape(held)}"
+                )
     results = call_each(function, (), shared, [rows[i] for i in moving])
     kept = [(u, *others[: len(slots)]) for u, _, *others in rows]
     for i, result in zip(moving, results, strict=True):

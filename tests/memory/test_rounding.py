@@ -261,6 +261,13 @@ def test_memory_of_a_step(wrap, temporaries, state):
     assert report.state_bytes <= state * report.parameters + 100
 
 
+def test_a_slot_of_integers_has_the_shape_of_its_parameter():
+    tx, params = gradtx.kahan(gradtx.sgd(0.1)), {"w": jnp.ones(2, jnp.bfloat16)}
+    state = tx.init({"w": params["w"][:1]})
+    with pytest.raises(ValueError, match=r"params\['w'\] has shape \(2,\), but in the state it"):
+        tx.step(params, state, params)
+
+
 def test_validation():
     with pytest.raises(TypeError, match="expected a gradient transformation"):
         gradtx.stochastic_rounding(0.1)
