@@ -62,8 +62,9 @@ class quantize_state(GradientTransformation):
 
     Every tree of the state that is like the parameters is stored in a format that follows from
     what `inner` says of it. A slot that is never negative stays positive where it was. In the
-    state of a foreign (Optax) transformation nothing is known of a slot: it gets a signed
-    format with very small steps near zero, and what was not zero does not become zero.
+    state of a foreign transformation nothing is known of a slot, unless it has the name and fields
+    of gradtx's, as Optax's do: it gets a signed format with very small steps near zero, and what
+    was not zero does not become zero.
 
     As they are stay: leaves of fewer than `min_size` entries, complex and float64 leaves, slots
     that are narrower than float32 already, copies and averages of the parameters unless they are

@@ -164,7 +164,7 @@ def test_errors():
 
 
 def test_map_slots_tells_what_else_there_is():
-    tx = gradtx.chain(gradtx.adafactor(0.1, momentum=0.9), optax.scale_by_adam())
+    tx = gradtx.chain(gradtx.adafactor(0.1, momentum=0.9), optax.scale_by_adam(), DictAdam())
     like, others = [], []
     map_slots(
         tx,
@@ -172,12 +172,16 @@ def test_map_slots_tells_what_else_there_is():
         tx.init(PARAMS),
         lambda name, kind, tree: others.append((name, kind)),
     )
-    assert like == [("ema", Slot()), ("mu", None), ("nu", None)]
+    # Optax's state has the name and fields of ours.
+    of_optax = [("mu", Slot()), ("nu", Slot(nonnegative=True))]
+    assert like == [("ema", Slot()), *of_optax, ("mu", None), ("moments", None)]
     assert others == [
         ("count", Counter()),
         ("v_row", Reduced()),
         ("v_col", Reduced()),
         ("v", Reduced()),
         ("count", Counter()),
+        ("count", Counter()),
         ("count", None),
+        ("n", None),
     ]

@@ -191,7 +191,8 @@ def test_formats_follow_from_the_slots():
     assert stored(state, "nu", "b").codes.dtype == jnp.uint8
     assert stored(state, "mu", "small").dtype == jnp.float32  # fewer than min_size entries
     assert stored(state, "mu").codes.shape == (64, 96)
-    foreign = gradtx.quantize_state(optax.adam(0.1), min_size=96).init(PARAMS)
+    unknown = gradtx.GradientTransformation(lambda params: {"nu": params}, lambda u, s, p: (u, s))
+    foreign = gradtx.quantize_state(unknown, min_size=96).init(PARAMS)
     assert stored(foreign, "nu").codes.dtype == jnp.int8
     four = gradtx.quantize_state(gradtx.adam(0.1), "4bit").init(PARAMS)
     assert stored(four, "mu").codes.dtype == jnp.uint8
