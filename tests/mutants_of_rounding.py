@@ -60,7 +60,7 @@ ROUNDING = {
         ("def step", "_in_dtypes_of(state, new)", "new"),
         ("def step", "if late else slot", "if False else slot"),
         ("def _wide", "widen(slot) if place.name in self.dtypes else slot", "slot"),
-        ("def _floating", "if not jnp.issubdtype(result, jnp.floating)", "if False"),
+        ("class slot_dtypes(", "if None in checked.values()", "if False"),
     ],
     "memory/offload": [
         ("def validate", "and not isinstance(self.slots, str)", ""),

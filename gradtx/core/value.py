@@ -78,7 +78,7 @@ class Value:
         for field in _fields(self):
             value = getattr(self, field.name)
             if field.metadata.get("dtype"):
-                value = _as_dtype(field.name, value)
+                value = as_dtype(field.name, value)
             elif not field.metadata.get("static"):
                 value = plain_number(value, whole=field.metadata.get("integer", False))
                 optional = field.default is None or "None" in str(field.type)
@@ -243,7 +243,8 @@ def plain_number(x: Any, *, whole: bool = False) -> Any:
     return x
 
 
-def _as_dtype(name: str, dtype: Any) -> Any:
+def as_dtype(name: str, dtype: Any) -> Any:
+    """A floating dtype, or `None`; a TypeError that names the argument for anything else."""
     if dtype is None:
         return None
     try:

@@ -14,7 +14,7 @@ from gradtx.core.map_params import Place, check_slot_names, map_slots
 from gradtx.core.partition import leaves_with_paths
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
-from gradtx.core.value import static
+from gradtx.core.value import as_dtype, static
 
 
 class slot_dtypes(GradientTransformation):
@@ -51,7 +51,9 @@ class slot_dtypes(GradientTransformation):
         object.__setattr__(self, "inner", as_transformation(self.inner))
         if not isinstance(self.dtypes, Mapping) or not all(isinstance(k, str) for k in self.dtypes):
             raise TypeError(f"dtypes must be a dict from names to dtypes, got {self.dtypes!r}")
-        checked = {name: _floating(name, dtype) for name, dtype in self.dtypes.items()}
+        checked = {name: as_dtype(f"dtypes[{name!r}]", x) for name, x in self.dtypes.items()}
+        if None in checked.values():
+            raise TypeError(f"dtypes must be a dict from names to dtypes, got {self.dtypes!r}")
         object.__setattr__(self, "dtypes", checked)
 
     def init(self, params: Params) -> State:
@@ -113,16 +115,6 @@ def beside_params(function: Callable[[Any, Any], Any], slot: Updates, params: Pa
         return function(x, param) if param is not None and param.shape == x.shape else x
 
     return jax.tree_util.tree_map_with_path(apply, slot)
-
-
-def _floating(name: str, dtype: Any) -> Any:
-    try:
-        result = jnp.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtypes[{name!r}] must be a floating dtype, got {dtype!r}") from None
-    if not jnp.issubdtype(result, jnp.floating):
-        raise TypeError(f"dtypes[{name!r}] must be a floating dtype, got {result.name}")
-    return result
 
 
 def _in_dtypes_of(old: State, new: State) -> State:

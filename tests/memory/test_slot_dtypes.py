@@ -131,6 +131,7 @@ def test_validation():
         ({0: jnp.bfloat16}, "dtypes must be a dict from names to dtypes, got"),
         ({"mu": jnp.int8}, r"dtypes\['mu'\] must be a floating dtype, got int8"),
         ({"mu": "half a float"}, r"dtypes\['mu'\] must be a floating dtype, got 'half a float'"),
+        ({"mu": None}, "must be a dict from names to dtypes"),
     ):
         with pytest.raises(TypeError, match=words):
             gradtx.slot_dtypes(tx, dtypes)
