@@ -163,7 +163,15 @@ class quantize_state(GradientTransformation):
             if format is None or x.dtype != jnp.float32 or small:
                 return None
             block = self.block or format.default_block or 1
-            return layout_of(leaf.shape, leaf.shards, block, format.bytes_each)
+            blocks = layout_of(leaf.shape, leaf.shards, block, format.bytes_each)
+            part = leaf.shape[-1] // leaf.shards[-1] if leaf.shape else 1
+            if leaf.explicit and leaf.shards[-1] > 1 and part % blocks.length:
+                raise ValueError(
+                    f"the last axis of {leaf.path!r} is in shards of {part} on an explicit mesh, "
+                    "which blocks of at least 16 do not divide; store it as it is: "
+                    f"paths=[({leaf.path!r}, None)]"
+                )
+            return blocks
 
         def encode(place: Place, tree: Any) -> Any:
             # Behind a barrier: XLA would compute the codes of constants, slowly, as it compiles.
@@ -340,12 +348,16 @@ class quantize_state(GradientTransformation):
 
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
-    """What is known of a parameter: its path, shape, dtype, and parts of each axis."""
+    """What is known of a parameter: its path, shape, dtype, and parts of each axis.
+
+    `explicit`: whether its type says so, and every result's has to.
+    """
 
     path: str
     shape: tuple[int, ...]
     dtype: Any
     shards: tuple[int, ...]
+    explicit: bool = False
 
     @property
     def ndim(self) -> int:
@@ -360,7 +372,7 @@ def _leaves(params: Params) -> Any:
     """The tree of parameters with a `_Leaf` in the place of each."""
     treedef: Any = jax.tree.structure(params, is_leaf=lambda x: x is None)
     leaves = [
-        _Leaf(path, np.shape(x), getattr(x, "dtype", None), _shards(x))
+        _Leaf(path, np.shape(x), getattr(x, "dtype", None), _shards(x), _is_explicit(x))
         if is_optimised(x)
         else _Leaf(path, (), None, ())
         for path, x in leaves_with_paths(params)
@@ -382,6 +394,10 @@ def _shards(x: Any) -> tuple[int, ...]:
         return (1,) * len(shape)
     part = sharding.shard_shape(shape)
     return tuple(n // max(m, 1) for n, m in zip(shape, part, strict=True))
+
+
+def _is_explicit(x: Any) -> bool:
+    return isinstance(x, jax.Array) and any(jax.typeof(x).sharding.spec)
 
 
 def _ends(node: Any) -> bool:

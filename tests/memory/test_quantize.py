@@ -300,6 +300,19 @@ def test_sharded_blocks_stay_within_shards():
             assert x.sharding.is_equivalent_to(sharding, 2)
 
 
+def test_shards_that_blocks_do_not_divide():
+    mesh = jax.make_mesh((8,), ("x",), (jax.sharding.AxisType.Explicit,))
+    sharding = jax.NamedSharding(mesh, jax.P(None, "x"))
+    tx = gradtx.quantize_state(gradtx.adam(0.1))
+    params = {"w": jax.device_put(jnp.ones((16, 50304 // 8)), sharding)}  # 786 = 2 * 393 in a shard
+    with pytest.raises(ValueError, match=r"'w' is in shards of 786 .*paths=\[\('w', None\)\]"):
+        tx.init(params)
+    params = {"w": jax.device_put(jnp.ones((16, 8 * 400)), sharding)}
+    state = tx.init(params)
+    assert stored(state, "mu").scales.shape == (16, 8 * 400 // 16)
+    jax.jit(tx.step)(params, state, params)
+
+
 def test_wrappers_inside_and_outside():
     inner = gradtx.quantize_state(gradtx.adamw(1e-2), min_size=1)
     for tx in (
