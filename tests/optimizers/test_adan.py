@@ -23,19 +23,17 @@ from tests.oracles import (
 
 
 def adan(problem, lr, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, eps_root=1e-8, decay=never):
-    """In the paper's notation: each beta weighs the new value."""
-    beta1, beta2, beta3 = 1 - b1, 1 - b2, 1 - b3
+    """The paper's betas are 1 - b. Formed, and taken from 1 again, they would lose a small b."""
     x, m, v, n, old, xs = problem.x0, 0.0, 0.0, 0.0, None, []
     for k in range(1, STEPS + 1):
         g = problem.grad(x)
         difference = 0.0 if old is None else g - old
-        m = (1 - beta1) * m + beta1 * g
-        v = (1 - beta2) * v + beta2 * difference
-        n = (1 - beta3) * n + beta3 * abs(g + (1 - beta2) * difference) ** 2
-        m_hat, v_hat = m / (1 - (1 - beta1) ** k), v / (1 - (1 - beta2) ** k)
-        n_hat = n / (1 - (1 - beta3) ** k)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * difference
+        n = b3 * n + (1 - b3) * abs(g + b2 * difference) ** 2
+        m_hat, v_hat, n_hat = m / (1 - b1**k), v / (1 - b2**k), n / (1 - b3**k)
         step = lr(k - 1) / (np.sqrt(n_hat + eps_root) + eps)
-        x = x - step * (m_hat + (1 - beta2) * v_hat) - lr(k - 1) * decay(k - 1) * x
+        x = x - step * (m_hat + b2 * v_hat) - lr(k - 1) * decay(k - 1) * x
         old = g
         xs.append(x)
     return xs

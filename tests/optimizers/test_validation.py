@@ -302,6 +302,8 @@ def test_every_public_constructor_is_in_a_table():
     elsewhere |= {"accumulate", "skip_nonfinite", "apply_if_finite", "apply_every"}
     elsewhere |= {"conditionally_mask", "conditionally_transform"}
     elsewhere |= {"freeze", "selective_transform", "MultiSteps"}
+    elsewhere |= {"quantize_state", "stochastic_rounding", "kahan", "master_weights"}
+    elsewhere |= {"slot_dtypes", "offload_state"}
     assert public & set(vars(gradtx)) <= TABLE.keys() | searches.TABLE.keys() | elsewhere
 
 
