@@ -88,7 +88,7 @@ ROUNDING = {
     "memory/quantize": [
         ("def init", "< max(self.min_size, 1)", "<= max(self.min_size, 1)"),
         ("def _encoded", "place.slot is None or place.slot.nonnegative", "False"),
-        ("def _format", "and not named", ""),
+        ("def _format", "and not self._names(place, leaf)", ""),
         ("def _format", "place.slot is not None and not place.slot.nonnegative", "False"),
         ("def _format", 'choice.get(place.name, "8bit")', "choice.get(place.name)"),
         ("def _after", "safe_increment(count)", "count"),

@@ -153,13 +153,19 @@ class quantize_state(GradientTransformation):
             check_slot_names("formats", choice if isinstance(choice, Mapping) else (), there)
         count = zero_count()
 
-        def layout(x: Any, leaf: _Leaf, format: Format | None) -> Layout | None:
+        def layout(place: Place, x: Any, leaf: _Leaf, format: Format | None) -> Layout | None:
             if isinstance(x, Blocks):
                 raise ValueError(
                     f"the state of {leaf.path!r} is stored in blocks already: quantize_state "
                     "cannot stand around another quantize_state"
                 )
             small = x.size < max(self.min_size, 1)
+            narrow = x.dtype.itemsize < 4 and format is not None and format.default_block
+            if narrow and not small and self._names(place, leaf):
+                raise ValueError(
+                    f"formats names the slot {place.name!r}, which {leaf.path!r} has in "
+                    f"{x.dtype} already; only float32 is stored in blocks"
+                )
             if format is None or x.dtype != jnp.float32 or small:
                 return None
             block = self.block or format.default_block or 1
@@ -176,7 +182,8 @@ class quantize_state(GradientTransformation):
         def encode(place: Place, tree: Any) -> Any:
             # Behind a barrier: XLA would compute the codes of constants, slowly, as it compiles.
             tree = jax.tree.map(jax.lax.optimization_barrier, tree)
-            return self._encoded(place, tree, leaves, layout, count, {})
+            laid_out = functools.partial(layout, place)
+            return self._encoded(place, tree, leaves, laid_out, count, {})
 
         return QuantizeState(count, map_slots(self.inner, encode, inner_state))
 
@@ -316,12 +323,10 @@ class quantize_state(GradientTransformation):
         Raises:
           ValueError: the format cannot hold what the slot may hold.
         """
-        fit = first_fit([rule for rule, _ in self.paths], leaf.path, leaf)
-        choice = self._choices()[fit]
-        named = isinstance(choice, Mapping) and place.name in choice
+        choice = self._choice(leaf)
         if isinstance(choice, Mapping):
             choice = choice.get(place.name, "8bit")
-        exact = place.slot is not None and place.slot.exact and not named
+        exact = place.slot is not None and place.slot.exact and not self._names(place, leaf)
         if choice is None or exact:
             return None
         if choice in DEFAULTS:
@@ -340,6 +345,14 @@ class quantize_state(GradientTransformation):
                 f"{leaf.path!r} is stored as {show(choice)}"
             )
         return format
+
+    def _choice(self, leaf: _Leaf) -> Any:
+        """What is said of a leaf: a format, or a dict of them."""
+        return self._choices()[first_fit([rule for rule, _ in self.paths], leaf.path, leaf)]
+
+    def _names(self, place: Place, leaf: _Leaf) -> bool:
+        choice = self._choice(leaf)
+        return isinstance(choice, Mapping) and place.name in choice
 
     def _choices(self) -> list[Any]:
         """The formats of each rule of `paths`, and those of all other leaves."""

@@ -162,6 +162,15 @@ def test_states_of_optaxs_are_read_as_ours():
     assert stored(state, "nu").codes.dtype == jnp.uint8
 
 
+def test_a_slot_that_is_named_and_narrow_already_is_refused():
+    tx = gradtx.adam(0.1, mu_dtype="bfloat16")
+    with pytest.raises(ValueError, match="the slot 'mu', which 'w' has in bfloat16 already"):
+        gradtx.quantize_state(tx, {"mu": "int8"}).init(PARAMS)
+    for formats in ("int8", {"mu": "bfloat16"}, {"mu": None}, {"nu": "8bit"}):
+        state = gradtx.quantize_state(tx, formats).init(PARAMS)
+        assert stored(state, "mu").dtype == jnp.bfloat16
+
+
 def test_what_is_stored_for_other_shapes_or_formats_is_refused():
     tx, four = (gradtx.quantize_state(gradtx.adam(0.1), formats) for formats in ("8bit", "4bit"))
     params, other = {"w": jnp.ones((64, 96))}, {"w": jnp.ones((96, 64))}
