@@ -11,27 +11,25 @@ Li, Chen, Zhu, "Memory efficient optimizers with 4-bit states", 2023, arXiv:2309
 
 from __future__ import annotations
 
-import collections
-import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.hyper import check_steps
-from gradtx.core.leaf import call_each, is_optimised, written_after
+from gradtx.core.leaf import written_after
 from gradtx.core.map_params import Place, check_slot_names, map_slots
 from gradtx.core.numerics import safe_increment, zero_count
-from gradtx.core.partition import check_rule, check_rules_fit, first_fit, leaves_with_paths
+from gradtx.core.partition import check_rule, check_rules_fit, first_fit
 from gradtx.core.slot import Blocks, Count, Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import show, static
+from gradtx.memory.batch import Batch, put_into
 from gradtx.memory.formats import FORMATS, Format, Layout, PowerFormat, layout_like, layout_of
 from gradtx.memory.hashing import hashed_bits, seed_of
+from gradtx.memory.leaves import KnownLeaf, is_in_place, known_leaves, with_blocks
 
 # From what is known of a slot to its format: signed, never negative, unknown.
 DEFAULTS = {
@@ -145,7 +143,7 @@ class quantize_state(GradientTransformation):
 
     def init(self, params: Params) -> QuantizeState:
         check_rules_fit([rule for rule, _ in self.paths], params)
-        leaves = _leaves(params)
+        leaves = known_leaves(params)
         inner_state = self.inner.init(params)
         there: list[str] = []
         map_slots(self.inner, lambda place, tree: there.append(place.name), inner_state)
@@ -153,7 +151,7 @@ class quantize_state(GradientTransformation):
             check_slot_names("formats", choice if isinstance(choice, Mapping) else (), there)
         count = zero_count()
 
-        def layout(place: Place, x: Any, leaf: _Leaf, format: Format | None) -> Layout | None:
+        def layout(place: Place, x: Any, leaf: KnownLeaf, format: Format | None) -> Layout | None:
             if isinstance(x, Blocks):
                 raise ValueError(
                     f"the state of {leaf.path!r} is stored in blocks already: quantize_state "
@@ -190,7 +188,7 @@ class quantize_state(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
-        leaves = _leaves(updates if params is None else params)
+        leaves = known_leaves(updates if params is None else params)
         inner_state, stored = self._decoded(state.inner_state, leaves)
         new, inner_state = self.inner.transform(updates, inner_state, params, **extra_args)
         return new, self._after(inner_state, leaves, stored, state.count, new)
@@ -199,7 +197,7 @@ class quantize_state(GradientTransformation):
         self, updates: Updates, state: State, params: Params, **extra_args: Any
     ) -> tuple[Params, State]:
         updates = self._checked(updates, state, params, extra_args)
-        leaves = _leaves(params)
+        leaves = known_leaves(params)
         inner_state, stored = self._decoded(state.inner_state, leaves)
         params, inner_state = self.inner.step(updates, inner_state, params, **extra_args)
         return params, self._after(inner_state, leaves, stored, state.count, params)
@@ -211,7 +209,7 @@ class quantize_state(GradientTransformation):
           state: of `quantize_state`.
           params: the parameters, or their shapes.
         """
-        return self._decoded(state.inner_state, _leaves(params))[0]
+        return self._decoded(state.inner_state, known_leaves(params))[0]
 
     def lookahead_point(self, state: State, params: Params) -> Params:
         return self.inner.lookahead_point(self.decoded(state, params), params)
@@ -221,11 +219,11 @@ class quantize_state(GradientTransformation):
         stored: list[Any] = []
 
         def decode(place: Place, tree: Any) -> Any:
-            tree = _with_blocks(tree, leaves)
+            tree = with_blocks(tree, leaves)
             stored.append(tree)
-            batch = _Batch(_decode)
+            batch = Batch(_decode)
 
-            def each(x: Any, leaf: _Leaf) -> Any:
+            def each(x: Any, leaf: KnownLeaf) -> Any:
                 format = self._format(place, leaf) if jax.tree.leaves(x) else None
                 if format is None or not _is_encoded(x, format):
                     return x
@@ -237,8 +235,8 @@ class quantize_state(GradientTransformation):
                     )
                 return batch.add((format, leaf.shape), x)
 
-            marked = jax.tree.map(each, tree, leaves, is_leaf=_ends)
-            return _put_into(marked, batch.results())
+            marked = jax.tree.map(each, tree, leaves, is_leaf=is_in_place)
+            return put_into(marked, batch.results())
 
         return map_slots(self.inner, decode, inner_state), stored
 
@@ -261,7 +259,7 @@ class quantize_state(GradientTransformation):
             olds = iter(jax.tree.leaves(old, is_leaf=lambda x: isinstance(x, Blocks)))
 
             def layout(
-                x: Any, leaf: _Leaf, format: Format | None, olds: Any = olds
+                x: Any, leaf: KnownLeaf, format: Format | None, olds: Any = olds
             ) -> Layout | None:
                 old = next(olds)
                 if isinstance(old, Blocks):
@@ -278,7 +276,7 @@ class quantize_state(GradientTransformation):
         place: Place,
         tree: Any,
         leaves: Any,
-        layout: Callable[[Any, _Leaf, Format | None], Layout | None],
+        layout: Callable[[Any, KnownLeaf, Format | None], Layout | None],
         count: jax.Array,
         written: dict[str, Any],
     ) -> Any:
@@ -287,16 +285,16 @@ class quantize_state(GradientTransformation):
         Args:
           place: where it stands.
           tree: in float32.
-          leaves: a `_Leaf` for each parameter.
+          leaves: a `KnownLeaf` for each parameter.
           layout: says how blocks lie in an array; `None` where it stays as it is.
           count: steps made.
           written: by path, what was last written of a leaf; the new codes are added.
         """
-        batch = _Batch(_encode)
+        batch = Batch(_encode)
         keep_nonzero = place.slot is None or place.slot.nonnegative
         paths = []
 
-        def each(x: Any, leaf: _Leaf) -> Any:
+        def each(x: Any, leaf: KnownLeaf) -> Any:
             if not jax.tree.leaves(x):
                 return x
             format = self._format(place, leaf)
@@ -311,13 +309,13 @@ class quantize_state(GradientTransformation):
             before = before if getattr(before, "shape", None) == leaf.shape else None
             return batch.add((format, blocks, keep_nonzero), x, seed, before)
 
-        marked = jax.tree.map(each, tree, leaves, is_leaf=_ends)
+        marked = jax.tree.map(each, tree, leaves, is_leaf=is_in_place)
         results = batch.results()
         for path, result in zip(paths, results, strict=True):
             written[path] = result.codes if isinstance(result, Blocks) else result
-        return _put_into(marked, results)
+        return put_into(marked, results)
 
-    def _format(self, place: Place, leaf: _Leaf) -> Format | None:
+    def _format(self, place: Place, leaf: KnownLeaf) -> Format | None:
         """How the array of this slot and leaf is stored; `None` for as it is.
 
         Raises:
@@ -346,92 +344,17 @@ class quantize_state(GradientTransformation):
             )
         return format
 
-    def _choice(self, leaf: _Leaf) -> Any:
+    def _choice(self, leaf: KnownLeaf) -> Any:
         """What is said of a leaf: a format, or a dict of them."""
         return self._choices()[first_fit([rule for rule, _ in self.paths], leaf.path, leaf)]
 
-    def _names(self, place: Place, leaf: _Leaf) -> bool:
+    def _names(self, place: Place, leaf: KnownLeaf) -> bool:
         choice = self._choice(leaf)
         return isinstance(choice, Mapping) and place.name in choice
 
     def _choices(self) -> list[Any]:
         """The formats of each rule of `paths`, and those of all other leaves."""
         return [*(choice for _, choice in self.paths), self.formats]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Leaf:
-    """What is known of a parameter: its path, shape, dtype, and parts of each axis.
-
-    `explicit`: whether its type says so, and every result's has to.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: Any
-    shards: tuple[int, ...]
-    explicit: bool = False
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-def _leaves(params: Params) -> Any:
-    """The tree of parameters with a `_Leaf` in the place of each."""
-    treedef: Any = jax.tree.structure(params, is_leaf=lambda x: x is None)
-    leaves = [
-        _Leaf(path, np.shape(x), getattr(x, "dtype", None), _shards(x), _is_explicit(x))
-        if is_optimised(x)
-        else _Leaf(path, (), None, ())
-        for path, x in leaves_with_paths(params)
-    ]
-    return jax.tree.unflatten(treedef, leaves)
-
-
-def _shards(x: Any) -> tuple[int, ...]:
-    """Into how many parts each axis of an array is divided, as far as it is known."""
-    shape = np.shape(x)
-    sharding = getattr(x, "sharding", None)
-    if isinstance(x, jax.core.Tracer):
-        sharding = jax.typeof(x).sharding
-        axes = dict(sharding.mesh.shape)
-        names = [() if part is None else part for part in sharding.spec]
-        names = [(part,) if isinstance(part, str) else part for part in names]
-        return tuple(math.prod(axes[name] for name in part) for part in names)
-    if sharding is None or not shape:
-        return (1,) * len(shape)
-    part = sharding.shard_shape(shape)
-    return tuple(n // max(m, 1) for n, m in zip(shape, part, strict=True))
-
-
-def _is_explicit(x: Any) -> bool:
-    return isinstance(x, jax.Array) and any(jax.typeof(x).sharding.spec)
-
-
-def _ends(node: Any) -> bool:
-    """Whether a node stands in the place of a parameter: blocks, or what holds nothing."""
-    return isinstance(node, Blocks) or not jax.tree.leaves(node)
-
-
-def _with_blocks(tree: Any, leaves: Any) -> Any:
-    """The tree with `Blocks` where a framework has put another container in the place of them.
-
-    `flax.nnx.Optimizer` makes an `nnx.State` of every container that stands inside a variable.
-    """
-    treedef: Any = jax.tree.structure(leaves)
-    try:
-        nodes = treedef.flatten_up_to(tree)
-    except (ValueError, TypeError):
-        return tree  # of a part of the parameters
-    return jax.tree.unflatten(
-        treedef,
-        [Blocks(*arrays) if len(arrays := jax.tree.leaves(node)) == 2 else node for node in nodes],
-    )
 
 
 def _is_encoded(x: Any, format: Format | None) -> bool:
@@ -447,41 +370,6 @@ def _check_format(name: str, format: Any) -> None:
             raise ValueError(f"{name} must be one of {known}, a format or None; got {format!r}")
     elif format is not None and not isinstance(format, Format):
         raise TypeError(f"{name} must be a format, the name of one, or None; got {format!r}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Mark:
-    """Stands in a tree for the result of a call that is still to be made."""
-
-    index: int
-
-
-class _Batch:
-    """Calls of one jitted function, collected so that calls alike are traced together."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.calls: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = []
-
-    def add(self, how: tuple[Any, ...], *row: Any) -> _Mark:
-        self.calls.append((how, row))
-        return _Mark(len(self.calls) - 1)
-
-    def results(self) -> list[Any]:
-        alike = collections.defaultdict(list)
-        for i, (how, _) in enumerate(self.calls):
-            alike[how].append(i)
-        found: list[Any] = [None] * len(self.calls)
-        for how, places in alike.items():
-            rows = [self.calls[i][1] for i in places]
-            for i, result in zip(places, call_each(self.function, how, None, rows), strict=True):
-                found[i] = result
-        return found
-
-
-def _put_into(marked: Any, results: list[Any]) -> Any:
-    """The tree with the results in the place of the marks."""
-    return jax.tree.map(lambda x: results[x.index] if isinstance(x, _Mark) else x, marked)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

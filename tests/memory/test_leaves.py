@@ -1,0 +1,56 @@
+"""What is known of parameters from their arrays, and blocks within trees."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gradtx.core.slot import Blocks
+from gradtx.memory.leaves import is_in_place, known_leaves, with_blocks
+
+
+def test_paths_shapes_and_what_is_not_optimised():
+    params = {"a": jnp.ones((2, 3), jnp.bfloat16), "n": jnp.arange(3), "none": None, "x": 1.0}
+    leaves = known_leaves(params)
+    assert (leaves["a"].path, leaves["a"].shape, leaves["a"].ndim, leaves["a"].size) == (
+        "a",
+        (2, 3),
+        2,
+        6,
+    )
+    assert leaves["a"].dtype == jnp.bfloat16 and leaves["a"].shards == (1, 1)
+    assert leaves["n"].dtype is None and leaves["none"].dtype is None
+    assert leaves["x"].shape == () and leaves["x"].path == "x"
+
+
+def test_shards_of_each_axis():
+    devices = jax.devices()
+    if len(devices) < 4:
+        pytest.skip("needs four devices")
+    mesh = jax.make_mesh((2, 2), ("a", "b"), devices=devices[:4])
+
+    def shards(*spec):
+        sharding = NamedSharding(mesh, PartitionSpec(*spec))
+        return known_leaves(jax.device_put(jnp.ones((4, 8)), sharding)).shards
+
+    assert shards() == (1, 1)
+    assert shards(None, "a") == (1, 2)
+    assert shards("b", "a") == (2, 2)
+    assert shards(("a", "b")) == (4, 1)
+
+
+def test_blocks_are_put_back_where_a_framework_made_another_container_of_them():
+    codes, scales = np.zeros((4, 4), np.int8), np.zeros((4, 1), np.float32)
+    leaves = known_leaves({"w": jnp.ones((4, 4)), "b": jnp.ones(4)})
+    tree = with_blocks({"w": {"codes": codes, "scales": scales}, "b": np.ones(4)}, leaves)
+    assert isinstance(tree["w"], Blocks) and tree["w"].codes is codes
+    assert isinstance(tree["b"], np.ndarray)
+    part = {"w": np.ones((4, 4))}
+    assert with_blocks(part, leaves) is part
+
+
+def test_what_stands_in_the_place_of_a_parameter():
+    assert is_in_place(Blocks(np.zeros(2), np.zeros(1)))
+    assert is_in_place(None) and is_in_place({})
+    assert not is_in_place(np.zeros(2)) and not is_in_place({"w": np.zeros(2)})
