@@ -50,10 +50,17 @@ class chain(GradientTransformation):
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
         _check_length(len(self.transforms), state)
-        new_state = []
-        for tx, inner in zip(self.transforms, state, strict=True):
-            updates, inner = tx.transform(updates, inner, params, **extra_args)
-            new_state.append(inner)
+        new_state: list[State] = []
+        done: list[tuple[Any, ...]] = []
+        for tx, old in zip(self.transforms, state, strict=True):
+            given = updates
+            again = _formed_again(done, params) if tx.uses_twice else None
+            if again is None:
+                updates, new = tx.transform(given, old, params, **extra_args)
+            else:
+                updates, new = tx.transform_twice(given, again, old, params, **extra_args)
+            done.append((tx, given, old, new))
+            new_state.append(new)
         return updates, tuple(new_state)
 
     def step(self, updates: Updates, state: State, params: T, **extra_args: Any) -> tuple[T, State]:
@@ -158,6 +165,19 @@ def steps_in_place(tx: GradientTransformation) -> bool:
     if isinstance(tx, chain | named_chain):
         return bool(tx.transforms) and steps_in_place(tx.transforms[-1])
     return type(tx).step is not GradientTransformation.step
+
+
+def _formed_again(done: list[tuple[Any, ...]], params: Params | None) -> Updates | None:
+    """What the transformations before returned, formed a second time, or `None`.
+
+    Args:
+      done: each with the updates it was given, its state before and after.
+      params: the parameters.
+    """
+    again = None
+    for tx, given, old, new in done:
+        again = tx.transform_again(given if again is None else again, old, new, params)
+    return again
 
 
 def _check_length(count: int, state: State) -> None:

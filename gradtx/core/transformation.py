@@ -90,6 +90,13 @@ class GradientTransformation(Value):
     # What a stage cannot do without: "params", or extra arguments by name, such as "value".
     requires: ClassVar[tuple[str, ...]] = ()
 
+    # Whether a stage puts its updates into a slot and, in another way, into those it returns. Its
+    # chain then forms them twice, if it can: XLA does not repeat a root, but stores the result.
+    uses_twice: ClassVar[bool] = False
+
+    # Whether `transform` may be repeated for that: products, and no array of the state.
+    is_cheap: ClassVar[bool] = False
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         return object.__new__(_Pair if cls is GradientTransformation else cls)  # type: ignore
 
@@ -110,6 +117,26 @@ class GradientTransformation(Value):
         if type(self).update is GradientTransformation.update:
             raise TypeError(f"{type(self).__name__} defines neither transform nor update")
         return self.update(updates, state, params, **extra_args)
+
+    def transform_again(
+        self, updates: Updates, state: State, new_state: State, params: Params | None
+    ) -> Updates | None:
+        """The updates that `transform` returned, formed again from the state that it returned.
+
+        `None` where that is not possible, or not cheap.
+        """
+        return self.transform(updates, state, params)[0] if self.is_cheap else None
+
+    def transform_twice(
+        self,
+        updates: Updates,
+        again: Updates,
+        state: State,
+        params: Params | None,
+        **extra_args: Any,
+    ) -> tuple[Updates, State]:
+        """`transform` for a stage that `uses_twice` its updates, which are given twice."""
+        raise NotImplementedError  # abstract
 
     def judge(
         self,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
-from gradtx.core.leaf import map_leaves, zeros_like
+from gradtx.core.leaf import another, map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import Composed, GradientTransformation
@@ -37,35 +37,57 @@ class ScaleByAdamState(NamedTuple):
     nu: Annotated[Updates, Slot(nonnegative=True)]
 
 
-def adam_rule(
+def moments(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, b1: Hyper, b2: Hyper, **others: Any
+) -> tuple[jax.Array, jax.Array]:
+    return b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * abs_sq(g)
+
+
+def adam_direction(
     g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
     b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    mu = b1 * mu + (1 - b1) * g
-    nu = b2 * nu + (1 - b2) * abs_sq(g)
+) -> jax.Array:  # fmt: skip
     mu_hat = mu / bias_correction(b1, t)
     nu_hat = nu / bias_correction(b2, t)
-    return mu_hat / (jnp.sqrt(nu_hat + eps_root) + eps), mu, nu
+    u: jax.Array = mu_hat / (jnp.sqrt(nu_hat + eps_root) + eps)
+    return u
+
+
+def almost_adam_direction(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, eps: Hyper, eps_root: Hyper, **others: Any
+) -> jax.Array:
+    return mu / (jnp.sqrt(nu + eps_root) + eps)
+
+
+def nesterov_adam_direction(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
+    b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
+) -> jax.Array:  # fmt: skip
+    mu_hat = b1 * mu / bias_correction(b1, t + 1) + (1 - b1) * g / bias_correction(b1, t)
+    nu_hat = nu / bias_correction(b2, t)
+    u: jax.Array = mu_hat / (jnp.sqrt(nu_hat + eps_root) + eps)
+    return u
+
+
+def adam_rule(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, **numbers: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    mu, nu = moments(g, mu, nu, **numbers)
+    return adam_direction(g, mu, nu, **numbers), mu, nu
 
 
 def almost_adam_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
-    b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    mu = b1 * mu + (1 - b1) * g
-    nu = b2 * nu + (1 - b2) * abs_sq(g)
-    return mu / (jnp.sqrt(nu + eps_root) + eps), mu, nu
+    g: jax.Array, mu: jax.Array, nu: jax.Array, **numbers: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    mu, nu = moments(g, mu, nu, **numbers)
+    return almost_adam_direction(g, mu, nu, **numbers), mu, nu
 
 
 def nesterov_adam_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, t: jax.Array,
-    b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    mu = b1 * mu + (1 - b1) * g
-    nu = b2 * nu + (1 - b2) * abs_sq(g)
-    mu_hat = b1 * mu / bias_correction(b1, t + 1) + (1 - b1) * g / bias_correction(b1, t)
-    nu_hat = nu / bias_correction(b2, t)
-    return mu_hat / (jnp.sqrt(nu_hat + eps_root) + eps), mu, nu
+    g: jax.Array, mu: jax.Array, nu: jax.Array, **numbers: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    mu, nu = moments(g, mu, nu, **numbers)
+    return nesterov_adam_direction(g, mu, nu, **numbers), mu, nu
 
 
 class scale_by_adam(GradientTransformation):
@@ -128,6 +150,19 @@ class scale_by_adam(GradientTransformation):
             t=t, b1=self.b1, b2=self.b2, eps=self.eps, eps_root=self.eps_root,
         )  # fmt: skip
         return updates, ScaleByAdamState(t, mu, nu)
+
+    def transform_again(
+        self, updates: Updates, state: State, new_state: State, params: Params | None
+    ) -> Updates | None:
+        if self.mu_dtype is not None:
+            return None  # the update was formed before mu was rounded
+        direction = nesterov_adam_direction if self.nesterov else adam_direction
+        if not self.bias_correction:
+            direction = almost_adam_direction
+        return map_leaves(
+            direction, updates, reads=(new_state.mu, another(new_state.nu)),
+            t=new_state.count, b1=self.b1, b2=self.b2, eps=self.eps, eps_root=self.eps_root,
+        )  # fmt: skip
 
 
 class adam(WithDecay):

@@ -5,7 +5,7 @@ u_t = (alpha + beta) g_t - beta g_{t-1}                  g_0 = g_1
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,12 @@ class ScaleByOptimisticGradientState(NamedTuple):
 
 
 def optimistic_rule(
-    g: jax.Array, g_old: jax.Array, *, initial: jax.Array, alpha: Hyper, beta: Hyper
-) -> tuple[jax.Array, jax.Array]:
-    return (alpha + beta) * g - beta * jnp.where(initial, g, g_old), g
+    g: jax.Array, g_old: jax.Array, again: jax.Array, *,
+    initial: jax.Array, alpha: Hyper, beta: Hyper,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    # At the first step alpha g, as g_old = g would give. XLA repeats a root for one use of g only.
+    beta = jnp.where(initial, 0, beta)
+    return (alpha + beta) * g - beta * g_old, again
 
 
 class scale_by_optimistic_gradient(GradientTransformation):
@@ -55,6 +58,8 @@ class scale_by_optimistic_gradient(GradientTransformation):
     >>> tx = gradtx.scale_by_optimistic_gradient()
     """
 
+    uses_twice: ClassVar[bool] = True
+
     alpha: Hyper = 1.0
     beta: Hyper = 1.0
 
@@ -68,10 +73,21 @@ class scale_by_optimistic_gradient(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
+        return self.transform_twice(updates, updates, state, params)
+
+    def transform_twice(
+        self,
+        updates: Updates,
+        again: Updates,
+        state: State,
+        params: Params | None,
+        **extra_args: Any,
+    ) -> tuple[Updates, State]:
         updates, gradient = map_leaves(
             optimistic_rule,
             updates,
             state.previous_gradient,
+            reads=(again,),
             initial=state.is_initial_step,
             alpha=self.alpha,
             beta=self.beta,

@@ -22,7 +22,7 @@ from gradtx.core.hyper import (
     check_nonnegative,
     check_number,
 )
-from gradtx.core.leaf import full_like, map_leaves, zeros_like
+from gradtx.core.leaf import another, full_like, map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation
@@ -60,34 +60,58 @@ class ScaleByRStdDevWithCountState(NamedTuple):
     nu: Annotated[Updates, Slot(nonnegative=True)]
 
 
+def rms_direction(
+    g: jax.Array, nu: jax.Array, *, correction: Hyper, eps: Hyper, **others: Any
+) -> jax.Array:
+    return g / (jnp.sqrt(nu / correction) + eps)
+
+
+def rms_eps_in_sqrt_direction(
+    g: jax.Array, nu: jax.Array, *, correction: Hyper, eps: Hyper, **others: Any
+) -> jax.Array:
+    return g / jnp.sqrt(nu / correction + eps)
+
+
 def rms_rule(
-    g: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
+    g: jax.Array, nu: jax.Array, *, decay: Hyper, **numbers: Any
 ) -> tuple[jax.Array, jax.Array]:
     nu = decay * nu + (1 - decay) * abs_sq(g)
-    return g / (jnp.sqrt(nu / correction) + eps), nu
+    return rms_direction(g, nu, **numbers), nu
 
 
 def rms_eps_in_sqrt_rule(
-    g: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
+    g: jax.Array, nu: jax.Array, *, decay: Hyper, **numbers: Any
 ) -> tuple[jax.Array, jax.Array]:
     nu = decay * nu + (1 - decay) * abs_sq(g)
-    return g / jnp.sqrt(nu / correction + eps), nu
+    return rms_eps_in_sqrt_direction(g, nu, **numbers), nu
+
+
+def centered_rms_direction(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Hyper, eps: Hyper, **others: Any
+) -> jax.Array:
+    return g / (jnp.sqrt(variance(mu / correction, nu / correction)) + eps)
+
+
+def centered_rms_eps_in_sqrt_direction(
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Hyper, eps: Hyper, **others: Any
+) -> jax.Array:
+    return g / jnp.sqrt(variance(mu / correction, nu / correction) + eps)
 
 
 def centered_rms_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, decay: Hyper, **numbers: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     mu = decay * mu + (1 - decay) * g
     nu = decay * nu + (1 - decay) * abs_sq(g)
-    return g / (jnp.sqrt(variance(mu / correction, nu / correction)) + eps), mu, nu
+    return centered_rms_direction(g, mu, nu, **numbers), mu, nu
 
 
 def centered_rms_eps_in_sqrt_rule(
-    g: jax.Array, mu: jax.Array, nu: jax.Array, *, correction: Hyper, decay: Hyper, eps: Hyper
+    g: jax.Array, mu: jax.Array, nu: jax.Array, *, decay: Hyper, **numbers: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     mu = decay * mu + (1 - decay) * g
     nu = decay * nu + (1 - decay) * abs_sq(g)
-    return g / jnp.sqrt(variance(mu / correction, nu / correction) + eps), mu, nu
+    return centered_rms_eps_in_sqrt_direction(g, mu, nu, **numbers), mu, nu
 
 
 def variance(mu: jax.Array, nu: jax.Array) -> jax.Array:
@@ -144,6 +168,19 @@ class scale_by_rms(GradientTransformation):
         )
         return updates, state._replace(nu=nu)
 
+    def transform_again(
+        self, updates: Updates, state: State, new_state: State, params: Params | None
+    ) -> Updates | None:
+        direction = rms_eps_in_sqrt_direction if self.eps_in_sqrt else rms_direction
+        correction = _advance(self, state)[1]
+        return map_leaves(
+            direction,
+            updates,
+            reads=(another(new_state.nu),),
+            correction=correction,
+            eps=self.eps,
+        )
+
 
 class scale_by_stddev(GradientTransformation):
     """Divides by a running standard deviation of the gradient: centred RMSProp's stage.
@@ -199,6 +236,21 @@ class scale_by_stddev(GradientTransformation):
             eps=self.eps,
         )
         return updates, state._replace(mu=mu, nu=nu)
+
+    def transform_again(
+        self, updates: Updates, state: State, new_state: State, params: Params | None
+    ) -> Updates | None:
+        direction = centered_rms_direction
+        if self.eps_in_sqrt:
+            direction = centered_rms_eps_in_sqrt_direction
+        correction = _advance(self, state)[1]
+        return map_leaves(
+            direction,
+            updates,
+            reads=(new_state.mu, another(new_state.nu)),
+            correction=correction,
+            eps=self.eps,
+        )
 
 
 def _advance(tx: scale_by_rms | scale_by_stddev, state: State) -> tuple[State, Any]:

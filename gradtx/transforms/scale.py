@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 
@@ -35,6 +35,8 @@ class scale(Stateless):
     Array([-0.1], dtype=float32)
     """
 
+    is_cheap: ClassVar[bool] = True
+
     step_size: Hyper
 
     def validate(self) -> None:
@@ -63,6 +65,8 @@ class scale_by_schedule(GradientTransformation):
     >>> tx.update(jnp.asarray([2.0]), tx.init(None))[0]
     Array([2.], dtype=float32)
     """
+
+    is_cheap: ClassVar[bool] = True
 
     step_size_fn: ScalarOrSchedule
 
@@ -99,6 +103,8 @@ class scale_by_learning_rate(GradientTransformation):
     >>> tx.update(jnp.asarray([1.0]), tx.init(None))[0]
     Array([-0.1], dtype=float32)
     """
+
+    is_cheap: ClassVar[bool] = True
 
     learning_rate: ScalarOrSchedule | None = None
     flip_sign: bool = static(default=True, kw_only=True)

@@ -27,8 +27,14 @@ def trace_rule(u: jax.Array, v: jax.Array, *, decay: Hyper) -> tuple[jax.Array, 
 
 
 def nesterov_trace_rule(u: jax.Array, v: jax.Array, *, decay: Hyper) -> tuple[jax.Array, jax.Array]:
+    return nesterov_trace_of_two_rule(u, v, u, decay=decay)
+
+
+def nesterov_trace_of_two_rule(
+    u: jax.Array, v: jax.Array, again: jax.Array, *, decay: Hyper
+) -> tuple[jax.Array, jax.Array]:
     v = decay * v + u
-    return decay * v + u, v
+    return decay * v + again, v
 
 
 class trace(GradientTransformation):
@@ -71,6 +77,23 @@ class trace(GradientTransformation):
     ) -> tuple[Updates, State]:
         rule = nesterov_trace_rule if self.nesterov else trace_rule
         updates, v = map_leaves(rule, updates, state.trace, decay=self.decay)
+        return updates, TraceState(v)
+
+    @property
+    def uses_twice(self) -> bool:  # type: ignore[override]
+        return self.nesterov
+
+    def transform_twice(
+        self,
+        updates: Updates,
+        again: Updates,
+        state: State,
+        params: Params | None,
+        **extra_args: Any,
+    ) -> tuple[Updates, State]:
+        updates, v = map_leaves(
+            nesterov_trace_of_two_rule, updates, state.trace, reads=(again,), decay=self.decay
+        )
         return updates, TraceState(v)
 
 

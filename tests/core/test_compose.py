@@ -129,6 +129,54 @@ def test_slots_that_are_read_late_are_written_late_in_such_a_chain():
     assert gradtx.compile_report(tx, large).temporary_bytes < 0.1 * 256 * 256
 
 
+ROOTS = [
+    gradtx.scale_by_adam(),
+    gradtx.scale_by_adam(b1=0.8, nesterov=True),
+    gradtx.scale_by_adam(bias_correction=False),
+    gradtx.scale_by_adam(mu_dtype="bfloat16"),
+    gradtx.scale_by_rms(0.8),
+    gradtx.scale_by_rms(0.8, eps=0.1, eps_in_sqrt=False, bias_correction=True),
+    gradtx.scale_by_stddev(0.8, initial_scale=1.0),
+    gradtx.scale_by_stddev(0.8, eps=0.1, initial_scale=1.0, eps_in_sqrt=False),
+    gradtx.scale_by_stddev(0.8, eps=0.1, bias_correction=True),
+]
+TWICE = [gradtx.trace(0.9, nesterov=True), gradtx.scale_by_optimistic_gradient(1.0, 0.5)]
+
+
+@pytest.mark.parametrize("first", ROOTS, ids=repr)
+def test_updates_are_formed_again_from_the_new_state(first):
+    state = first.init(PARAMS)
+    for _ in range(3):
+        updates, new = first.transform(GRADS, state, PARAMS)
+        again = first.transform_again(GRADS, state, new, PARAMS)
+        if getattr(first, "mu_dtype", None) is not None:
+            assert again is None
+        else:
+            chex.assert_trees_all_close(again, updates, rtol=1e-6)
+        state = new
+
+
+@pytest.mark.parametrize("second", TWICE, ids=repr)
+@pytest.mark.parametrize("first", ROOTS, ids=repr)
+def test_what_uses_roots_twice_has_the_numbers_of_one_use(first, second):
+    rate = gradtx.scale_by_learning_rate(gradtx.linear_schedule(0.1, 0.0, 10))
+    opaque = gradtx.GradientTransformation(first.init, first.update)
+    assert opaque.transform_again(GRADS, None, None, PARAMS) is None
+    found, state = run(gradtx.chain(first, rate, second))
+    expected, expected_state = run(gradtx.chain(opaque, rate, second))
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    chex.assert_trees_all_close(state, expected_state, rtol=1e-6)
+
+
+@pytest.mark.parametrize("second", TWICE, ids=repr)
+@pytest.mark.parametrize("first", [ROOTS[0], ROOTS[4], ROOTS[6]], ids=repr)
+def test_what_uses_roots_twice_stores_none_for_it(first, second):
+    rate = gradtx.scale_by_learning_rate(gradtx.linear_schedule(0.1, 0.0, 10))
+    large = {"w": jax.ShapeDtypeStruct((256, 256), jnp.float32)}
+    for tx in (gradtx.chain(first, rate, second), gradtx.chain(first, gradtx.scale(-1.0), second)):
+        assert gradtx.compile_report(tx, large).temporary_bytes < 0.05 * 256 * 256
+
+
 def test_an_empty_chain_steps():
     params, state = gradtx.chain().step(GRADS, (), PARAMS)
     assert state == ()

@@ -138,9 +138,6 @@ MORE_ON_CPU = {
     "lbfgs-0": 17.01,
     "lbfgs-1": 20.01,
     "noisy_sgd-0": 10.02,
-    "optimistic_adam-0": 4.01,
-    "optimistic_adam_v2-0": 4.01,
-    "rmsprop-2": 4.01,
     "skip_nonfinite(adamw)": 0.26,
     "sm3-0": 4.01,
 }
@@ -173,7 +170,7 @@ def test_hardware_that_is_not_here(target):
 
 # Elsewhere than on CPU these need more; docs/performance.md says why.
 MORE_TEMPORARIES = {
-    "cuda:h100": ("adafactor", "sm3", "optimistic_adam", "lbfgs"),
+    "cuda:h100": ("adafactor", "sm3", "lbfgs"),
     "tpu:v5e:2x2": (
         *("adafactor", "fromage", "lamb", "lars", "novograd", "lbfgs", "noisy_sgd", "polyak_sgd"),
         *("clip_by_global_norm", "skip_nonfinite", "apply_if_finite"),
