@@ -1,6 +1,17 @@
 """Sabotage of what gives leaves and numbers names."""
 
 GROUPS = {
+    "core/hashing": [
+        ("def hashed_bits", "pcg_hash(bits + seed)", "bits + seed"),
+        ("def hashed_bits", "bits = pcg_hash(index)", "bits = index"),
+        ("def hashed_normal", "np.sqrt(0.5)", "np.sqrt(1.0)"),
+        ("def hashed_normal", "for each in seeds", "for each in (seeds[0], seeds[0])"),
+        ("def _normal", "(bits >> 9)", "(bits >> 8)"),
+        ("def _normal", "seeds[1]", "seeds[0]"),
+        ("def _normal", "2**20 + low", "2**20 - low"),
+        ("def _normal", "(k + 0.5)", "k"),
+        ("def _normal", "np.sqrt(2)", "np.sqrt(3)"),
+    ],
     "core/join": [
         ("def joined", "len(vectors) > _FEW", "False"),
         ("def joined", "i + size]", "i + size - 1]"),

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.hashing import hashed_bits, seed_of
 from gradtx.core.hyper import check_steps
 from gradtx.core.leaf import written_after
 from gradtx.core.map_params import Place, check_slot_names, map_slots
@@ -28,7 +29,6 @@ from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import show, static
 from gradtx.memory.batch import Batch, put_into
 from gradtx.memory.formats import FORMATS, Format, Layout, PowerFormat, layout_like, layout_of
-from gradtx.memory.hashing import hashed_bits, seed_of
 from gradtx.memory.leaves import KnownLeaf, is_in_place, known_leaves, with_blocks
 
 # From what is known of a slot to its format: signed, never negative, unknown.

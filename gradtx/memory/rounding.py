@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.hashing import hashed_bits, pcg_hash
 from gradtx.core.hyper import check_steps
 from gradtx.core.leaf import call_each, is_optimised, match, path_of
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.slot import Count, Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import integer
-from gradtx.memory.hashing import hashed_bits, pcg_hash
 
 
 def is_low(leaf: Any) -> bool:

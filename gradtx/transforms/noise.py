@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core.hashing import hashed_normal, pcg_hash
 from gradtx.core.hyper import Hyper, as_float, check_nonnegative
 from gradtx.core.leaf import is_optimised, map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
@@ -81,13 +82,14 @@ class add_noise(GradientTransformation):
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
         count = safe_increment(state.count)
-        step_key = jax.random.fold_in(state.rng_key, count)
+        # Hashed with the path from here on: keys of leaves would be compiled leaf by leaf.
+        seeds = jax.random.bits(jax.random.fold_in(state.rng_key, count), (2, 2, 2), jnp.uint32)
 
         def draw(path: Any, leaf: Any) -> Any:
             if not is_optimised(leaf):
                 return leaf
-            leaf_key = jax.random.fold_in(step_key, zlib.crc32(jax.tree_util.keystr(path).encode()))
-            return jax.random.normal(leaf_key, jnp.shape(leaf), jnp.result_type(leaf))
+            name = jnp.uint32(zlib.crc32(jax.tree_util.keystr(path).encode()))
+            return hashed_normal(jnp.shape(leaf), jnp.result_type(leaf), pcg_hash(seeds + name))
 
         noise = jax.tree_util.tree_map_with_path(draw, updates)
         deviation = jnp.sqrt(self.eta / as_float(count) ** self.gamma)

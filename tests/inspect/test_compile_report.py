@@ -137,7 +137,6 @@ MORE_ON_CPU = {
     "lamb-0": 4.01,
     "lbfgs-0": 17.01,
     "lbfgs-1": 20.01,
-    "noisy_sgd-0": 10.02,
     "skip_nonfinite(adamw)": 0.26,
     "sm3-0": 4.01,
 }

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 import gradtx
 from tests.oracles import STEPS, assert_close
@@ -20,23 +21,26 @@ def run(tx, params=PARAMS, steps=1):
     return updates
 
 
+def pcg(v):
+    state = (v * 747796405 + 2891336453) % 2**32
+    word = ((state >> ((state >> 28) + 4)) ^ state) * 277803737 % 2**32
+    return (word >> 22) ^ word
+
+
 def draws(tree, key):
     """All noise of unit variance for `STEPS` steps, leaf by leaf, from the stated rule."""
-    with jax.enable_x64(True):
-        found = {}
+    found = {name: [] for name in tree}
+    for t in range(1, STEPS + 1):
+        step_key = jax.random.fold_in(jax.random.key(key), t)
+        seeds = np.asarray(jax.random.bits(step_key, (2, 2, 2), jnp.uint32), np.uint64)[0]
         for name, x in tree.items():
-            path = zlib.crc32(f"[{name!r}]".encode())
-            found[name] = np.stack(
-                [
-                    jax.random.normal(
-                        jax.random.fold_in(jax.random.fold_in(jax.random.key(key), t), path),
-                        x.shape,
-                        float,
-                    )
-                    for t in range(1, STEPS + 1)
-                ]
-            )
-        return found
+            first, second = pcg((seeds + np.uint64(zlib.crc32(f"[{name!r}]".encode()))) % 2**32)
+            index = pcg(np.arange(x.size, dtype=np.uint64))
+            high, low = (pcg((pcg((index + s) % 2**32) + r) % 2**32) for s, r in (first, second))
+            k = high * 2**20 + low // 2**12
+            u = (k.astype(float) + 0.5) / 2**51 - 1
+            found[name].append(np.sqrt(2) * scipy.special.erfinv(u).reshape(x.shape))
+    return {name: np.stack(noise) for name, noise in found.items()}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9])
@@ -62,6 +66,24 @@ def test_it_is_added():
     assert_close(out["a"], run(tx)["a"] + 3.0, 1e-6)
     assert out["n"] is None and out["i"] is updates["i"]
     np.testing.assert_array_equal(run(gradtx.add_noise(0.0, 0.5, key=1))["a"], 0.0)
+
+
+def test_noise_is_normal():
+    """Kolmogorov and Smirnov's distance, whose chance to be so large is 1e-4; both tails."""
+    noise = np.asarray(run(gradtx.add_noise(1.0, 0.0, key=3), jnp.zeros((500, 400)))).ravel()
+    steps = np.arange(1, noise.size + 1) / noise.size
+    distance = np.max(np.abs(steps - scipy.special.ndtr(np.sort(noise))))
+    assert distance * noise.size**0.5 < 2.23
+    assert 4 < np.max(noise) < 6 and -6 < np.min(noise) < -4
+    for shift in (1, 2, 400):
+        assert abs(np.mean(noise[shift:] * noise[:-shift])) * noise.size**0.5 < 5
+
+
+def test_noise_is_formed_where_it_is_used():
+    report = gradtx.compile_report(
+        gradtx.noisy_sgd(0.1), {"w": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
+    )
+    assert report.temporary_bytes < 0.05 * 512 * 512
 
 
 def test_steps_leaves_and_keys_differ():

@@ -5,8 +5,10 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
-from gradtx.memory.hashing import hashed_bits, pcg_hash, seed_of
+from gradtx.core import hashing
+from gradtx.core.hashing import hashed_bits, hashed_normal, pcg_hash, seed_of
 
 
 def pcg(v):
@@ -42,6 +44,44 @@ def test_bits_are_fair_and_seeds_unrelated():
         ones = [np.mean((x >> bit) & 1) for bit in range(32)]
         # Six standard deviations of a fair coin.
         assert np.max(np.abs(np.asarray(ones) - 0.5)) < 3 / np.sqrt(x.size)
+
+
+def test_two_seeds_are_hashed_in_turn():
+    bits = hashed_bits((3,), jnp.uint32(7), jnp.uint32(9))
+    expected = [pcg((pcg((pcg(i) + 7) % 2**32) + 9) % 2**32) for i in range(3)]
+    np.testing.assert_array_equal(bits, np.asarray(expected, np.uint32))
+
+
+SEEDS = jnp.arange(8, dtype=jnp.uint32).reshape(2, 2, 2)
+
+
+def test_normal_numbers_of_each_dtype():
+    bits = np.asarray(hashed_bits((50,), *SEEDS[0, 0]))
+    expected = np.sqrt(2) * scipy.special.erfinv(((bits >> 9) + 0.5) / 2**22 - 1)
+    single = hashed_normal((50,), jnp.float32, SEEDS)
+    assert single.dtype == jnp.float32
+    np.testing.assert_allclose(single, expected, rtol=1e-5)
+    pair = hashed_normal((50,), jnp.complex64, SEEDS)
+    other = hashed_normal((50,), jnp.float32, SEEDS[::-1])
+    np.testing.assert_allclose(
+        pair, (np.asarray(single) + 1j * np.asarray(other)) / np.sqrt(2), rtol=1e-5
+    )
+    with jax.enable_x64(True):
+        double = hashed_normal((50,), jnp.float64, SEEDS)
+        assert double.dtype == jnp.float64
+        assert hashed_normal((50,), jnp.complex128, SEEDS).dtype == jnp.complex128
+    np.testing.assert_allclose(double, expected, atol=1e-5)
+    assert np.any(np.asarray(double) != np.asarray(single, float))
+
+
+def test_normal_numbers_are_finite_at_both_ends(monkeypatch):
+    for ends in (0, 2**32 - 1):
+        monkeypatch.setattr(hashing, "hashed_bits", lambda shape, *_, b=ends: jnp.uint32(b))
+        with jax.enable_x64(True):
+            single, double = (
+                float(hashed_normal.__wrapped__((), np.dtype(d), SEEDS)) for d in ("f4", "f8")
+            )
+        assert 5 < abs(single) < 5.5 and 8 < abs(double) < 8.5
 
 
 def test_no_temporaries():
