@@ -5,6 +5,7 @@ import itertools
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 
@@ -132,3 +133,10 @@ def test_states_count_only_where_bias_is_corrected():
             _, state = tx.update(jnp.ones(2), state)
         assert state.count == 3
         assert "count" not in stage().init(jnp.zeros(2))._fields
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_state_has_optaxs_three_parts(momentum):
+    params = {"w": jnp.ones(3)}
+    ours, theirs = (lib.rmsprop(0.1, momentum=momentum).init(params) for lib in (gradtx, optax))
+    assert [type(part).__name__ for part in ours] == [type(part).__name__ for part in theirs]
