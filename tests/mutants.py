@@ -35,6 +35,8 @@ ALSO = {
     "optimizers/rmsprop": ("tests/core/test_compose.py",),
     "transforms": ("tests/optimizers/test_validation.py",),
     "transforms/constrain": ("tests/optimizers/test_parity.py",),
+    "transforms/noise": ("tests/optimizers/test_noisy_sgd.py",),
+    "core/hashing": ("tests/optimizers/test_noisy_sgd.py",),
     "transforms/decay": ("tests/optimizers/test_decay.py",),
     "testing": ("tests/test_laws.py",),
     "core/value": ("tests/optimizers/test_validation.py", "tests/optimizers/test_decay.py"),
