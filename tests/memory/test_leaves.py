@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.core.slot import Blocks
-from gradtx.memory.leaves import is_in_place, known_leaves, with_blocks
+from gradtx.memory.leaves import divided_as, is_in_place, known_leaves, with_blocks
 
 
 def test_paths_shapes_and_what_is_not_optimised():
@@ -38,6 +38,30 @@ def test_shards_of_each_axis():
     assert shards(None, "a") == (1, 2)
     assert shards("b", "a") == (2, 2)
     assert shards(("a", "b")) == (4, 1)
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_tracers_are_divided_as_is_said(kind):
+    kinds = (getattr(jax.sharding.AxisType, kind),)
+    mesh = jax.sharding.AbstractMesh((4,), ("a",), axis_types=kinds)
+    said = jax.ShapeDtypeStruct(
+        (4, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, "a"))
+    )
+    found = []
+
+    def trace(x):
+        found.extend(jax.tree.leaves(known_leaves({"w": x, "other": x, "w2": x[0]})))
+
+    plain = jnp.ones((4, 8))
+    with divided_as({"w": said, "w2": said, "n": None}):
+        jax.eval_shape(trace, plain)
+        assert known_leaves({"w": plain})["w"].shards == (1, 1)  # an array says it itself
+    jax.eval_shape(trace, plain)
+    (other, w, w2), after = found[:3], found[3:]
+    assert (w.shards, w.explicit) == ((1, 4), kind == "Explicit")
+    assert other.shards == (1, 1) and not other.explicit
+    assert w2.shards == (1,)  # of another shape, so another array
+    assert all(set(leaf.shards) == {1} for leaf in after)
 
 
 def test_blocks_are_put_back_where_a_framework_made_another_container_of_them():
