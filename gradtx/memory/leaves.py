@@ -96,6 +96,21 @@ def _explicit(x: Any) -> bool:
     return typed and any(jax.typeof(x).sharding.spec)
 
 
+def check_on_device(x: jax.Array, path: str, wrapper: str) -> None:
+    """Raises ValueError if an array of the state is in the host's memory.
+
+    Args:
+      x: the array, which may be traced.
+      path: of its parameter.
+      wrapper: the transformation that is to store it otherwise.
+    """
+    if jax.typeof(x).memory_space == jax.memory.Space.Host:
+        raise ValueError(
+            f"the state of {path!r} is in the host's memory, where {wrapper} cannot compute; "
+            f"put offload_state outside: offload_state({wrapper}(tx, ...))"
+        )
+
+
 def is_in_place(node: Any) -> bool:
     """Whether a node stands in the place of a parameter: blocks, or what holds nothing."""
     return isinstance(node, Blocks) or not jax.tree.leaves(node)
