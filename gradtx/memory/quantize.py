@@ -71,9 +71,9 @@ class quantize_state(GradientTransformation):
     was not zero does not become zero.
 
     As they are stay: leaves of fewer than `min_size` entries, complex and float64 leaves, slots
-    that are narrower than float32 already, copies and averages of the parameters unless they are
-    named, and whatever is not like the parameters, such as Adafactor's rows and columns. An inf is
-    stored as the largest number; a NaN makes its whole block NaN.
+    that are narrower than float32 already, copies and averages of the parameters and accumulated
+    gradients unless they are named, and whatever is not like the parameters, such as Adafactor's
+    rows and columns. An inf is stored as the largest number; a NaN makes its whole block NaN.
 
     Formats by name: `"int8"` (linear), `"signed8"` (squares), `"unsigned8"` and `"wide8"`
     (fourth powers), `"signed4"`, `"unsigned4"`, `"wide4"` (two codes to a byte),
