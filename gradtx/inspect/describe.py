@@ -38,6 +38,7 @@ from gradtx.core.transformation import (
     items_of,
 )
 from gradtx.core.value import show
+from gradtx.inspect.size import abstract_state, bytes_of
 from gradtx.memory.formats import PowerFormat
 from gradtx.memory.leaves import divided_as, shards_of
 
@@ -202,7 +203,8 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
       falls under which label.
 
     Raises:
-      TypeError: `tx` is not a transformation; a leaf of `shardings` is no sharding.
+      TypeError: `tx` is not a transformation; `params` is not empty and has no array; a leaf of
+        `shardings` is no sharding.
       ValueError: `shardings` has another structure than the parameters, or one of them does
         not fit the shape of its parameter; the message names the leaf's path. Whatever `init`
         raises for such parameters.
@@ -253,41 +255,6 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
         saved_in_8_bits=sum(_saved(node, 8) for node in stored),
         saved_in_4_bits=sum(_saved(node, 4) for node in stored),
     )
-
-
-def state_bytes(tx: Any, params: Params) -> int:
-    """The number of bytes that a transformation's state takes for these parameters.
-
-    Args:
-      tx: a transformation, gradtx's or Optax's.
-      params: tree of arrays, or of `jax.ShapeDtypeStruct`; nothing is computed or allocated.
-
-    Raises:
-      TypeError: `tx` is not a transformation.
-
-    >>> gradtx.state_bytes(gradtx.adam(1e-3), jax.ShapeDtypeStruct((1000, 1000), jnp.float32))
-    8000004
-    """
-    return bytes_of(abstract_state(as_transformation(tx), params))
-
-
-def bytes_of(tree: Any) -> int:
-    """The bytes of all arrays in a tree, concrete or abstract."""
-    sizes: list[int] = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)]
-    return sum(sizes)
-
-
-def abstract_state(tx: GradientTransformation, params: Params) -> State:
-    """The shapes and dtypes of what `init` returns; functions among the parameters stay."""
-    leaves, treedef = jax.tree.flatten(params)
-    operands = [leaf if hasattr(leaf, "dtype") else None for leaf in leaves]
-
-    def init(operands: list[Any]) -> State:
-        pairs = zip(operands, leaves, strict=True)
-        merged = [leaf if operand is None else operand for operand, leaf in pairs]
-        return tx.init(jax.tree.unflatten(treedef, merged))
-
-    return jax.eval_shape(init, operands)
 
 
 class _Entry(NamedTuple):
@@ -461,7 +428,7 @@ def _on_a_device(entry: _Entry) -> int:
 
     if isinstance(entry.stored, Blocks) and entry.stored.codes.shape != entry.param.shape:
         scales = entry.stored.scales
-        return -(-bytes_of(entry.stored) * held(scales) // max(scales.size, 1))
+        return bytes_of(entry.stored) * held(scales) // scales.size
     return sum(held(x) * x.dtype.itemsize for x in jax.tree.leaves(entry.stored))
 
 

@@ -412,17 +412,6 @@ def test_shardings_that_do_not_fit():
         gradtx.describe(gradtx.sgd(0.1), params, {"a": None})
 
 
-def test_state_bytes():
-    params = {"w": jax.ShapeDtypeStruct((70_000, 1_000_000), jnp.bfloat16), "b": jnp.zeros(3)}
-    assert gradtx.state_bytes(gradtx.lion(0.1), params) == 4 * 70_000_000_003 + 4
-    assert gradtx.state_bytes(optax.adam(0.1), {"b": jnp.zeros(3)}) == 28
-    keys = {"w": jnp.zeros(3), "key": jax.random.key(0), "act": jnp.tanh, "step": 3}
-    assert gradtx.state_bytes(gradtx.add_noise(0.1, 0.1, 0), keys) == 4 + 8
-    assert gradtx.state_bytes(gradtx.trace(0.9), keys) == 12
-    with pytest.raises(TypeError, match="expected a gradient transformation"):
-        gradtx.state_bytes(3, {})
-
-
 def test_lookahead_that_leaves_the_slow_parameters_to_the_caller():
     params = gradtx.LookaheadParams.init_synced({"w": jnp.zeros(3), "none": None})
     found = gradtx.describe(gradtx.lookahead(gradtx.trace(0.9), 2, 0.5), params)
