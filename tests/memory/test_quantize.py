@@ -155,6 +155,23 @@ def test_in_nnx_optimizer():
         assert float(jnp.sum(model(jnp.ones((1, 64))) ** 2)) < before
 
 
+def test_mapping_over_blocks_with_a_tree_like_the_parameters():
+    tx = gradtx.quantize_state(gradtx.adam(0.1))
+    state, names = tx.init(PARAMS), {name: name for name in PARAMS}
+
+    def name(_, name):
+        return name
+
+    ours = gradtx.tree_map_params(tx, name, state, names)
+    assert stored(ours, "mu") == Blocks("w", "w") and stored(ours, "nu", "b") == "b"
+    with pytest.raises(ValueError, match="Blocks"):
+        optax.tree_map_params(tx, name, state, names)
+    whole = optax.tree_map_params(
+        tx, name, state, names, is_leaf=lambda node: hasattr(node, "codes")
+    )
+    assert gradtx.tree.get(whole, "mu") == names
+
+
 def test_states_of_optaxs_are_read_as_ours():
     inner = optax.adamw(1e-3, mask={"w": True, "b": False, "small": False})
     state = gradtx.quantize_state(inner).init(PARAMS)
