@@ -31,13 +31,8 @@ from gradtx.core.slot import (
     Slot,
     State,
 )
-from gradtx.core.transformation import (
-    EmptyState,
-    GradientTransformation,
-    as_transformation,
-    items_of,
-)
-from gradtx.core.value import show
+from gradtx.core.transformation import EmptyState, GradientTransformation, as_transformation
+from gradtx.core.value import items_of, show
 from gradtx.inspect.size import abstract_state, bytes_of
 from gradtx.memory.formats import PowerFormat
 from gradtx.memory.leaves import divided_as, shards_of
