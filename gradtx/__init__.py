@@ -33,7 +33,8 @@ from gradtx.core.transformation import (
     with_extra_args_support,
 )
 from gradtx.inspect.compile_report import CompileReport, CompileReports, compile_report
-from gradtx.inspect.describe import Description, describe, state_bytes
+from gradtx.inspect.describe import Description, describe
+from gradtx.inspect.size import state_bytes
 from gradtx.linesearch.backtracking import (
     BacktrackingLinesearchInfo,
     ScaleByBacktrackingLinesearchState,

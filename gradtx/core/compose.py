@@ -7,13 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradtx.core.apply import T
+from gradtx.core.composed import Composed
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import (
-    Composed,
-    GradientTransformation,
-    as_transformation,
-    late_slots_after,
-)
+from gradtx.core.transformation import GradientTransformation, as_transformation, late_slots_after
 from gradtx.core.value import static
 
 

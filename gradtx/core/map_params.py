@@ -137,29 +137,28 @@ def map_params(
 ) -> State:
     """Applies a function to every array of a state that is like a parameter.
 
-       Moments and traces are like the parameters; counts, scalars, and what is smaller than its
-         f: called as `f(array, *leaves)`, with the leaves of `rest` for its parameter. In a state
-           that is stored in blocks it is called with the codes and with the scales of each.
-    rows and columns) are not. A state may hold gradtx's and Optax's.
+    Moments and traces are like the parameters; counts, scalars, and what is smaller than its
+    parameter (Adafactor's rows and columns) are not. A state may hold gradtx's and Optax's.
 
-       Args:
-         initable: the transformation that made the state, or its `init`.
-         f: called as `f(array, *leaves)`, with the leaves of `rest` for its parameter.
-         state: the state.
-         *rest: trees like the parameters, such as shardings. Where the state holds nothing
-           (`None`, `MaskedNode`), `f` is not called.
-         transform_non_params: called with every other leaf; `None` keeps them.
-         is_leaf: as for `jax.tree.map`, on the trees like the parameters.
+    Args:
+      initable: the transformation that made the state, or its `init`.
+      f: called as `f(array, *leaves)`, with the leaves of `rest` for its parameter. In a state
+        that is stored in blocks it is called with the codes and with the scales of each.
+      state: the state.
+      *rest: trees like the parameters, such as shardings. Where the state holds nothing
+        (`None`, `MaskedNode`), `f` is not called.
+      transform_non_params: called with every other leaf; `None` keeps them.
+      is_leaf: as for `jax.tree.map`, on the trees like the parameters.
 
-       Raises:
-         ValueError: `state` is not one that `initable` makes, or its `init` cannot be called
-           with a placeholder.
+    Raises:
+      ValueError: `state` is not one that `initable` makes, or its `init` cannot be called
+        with a placeholder.
 
-       >>> tx = gradtx.adam(0.1)
-       >>> state = tx.init({"w": jnp.zeros(2)})
-       >>> specs = {"w": jax.P("x")}
-       >>> gradtx.tree_map_params(tx, lambda _, spec: spec, state, specs)[0].mu
-       {'w': P('x',)}
+    >>> tx = gradtx.adam(0.1)
+    >>> state = tx.init({"w": jnp.zeros(2)})
+    >>> specs = {"w": jax.P("x")}
+    >>> gradtx.tree_map_params(tx, lambda _, spec: spec, state, specs)[0].mu
+    {'w': P('x',)}
     """
 
     def ends(node: Any) -> bool:

@@ -35,8 +35,9 @@ class Slot(Kind):
       nonnegative: the values are never below zero, and are real also for complex parameters.
       read_late: the update is formed from the old value, so that `step` writes the new one
         after the parameters; otherwise XLA would copy the old one.
-      exact: the values are parameters, averages of them, or what differences are taken of, so
-        that `quantize_state` stores them as they are unless it is told otherwise.
+      exact: the values are parameters, averages of them, what differences are taken of, or a
+        mean that each part of a batch is added to, so that `quantize_state` stores them as they
+        are unless it is told otherwise.
     """
 
     nonnegative: bool = False

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Self, dataclass_transform
 
 import jax
@@ -224,6 +224,20 @@ def _unflatten(cls: type[Value], structure: _Structure, children: Iterable[Any])
     for name, constant in zip(cls._statics, structure.static, strict=True):
         object.__setattr__(value, name, constant)
     return value
+
+
+def items_of(value: Value) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """What the plain fields hold, and where: the field, and the index or key in it."""
+
+    def inside(item: Any, place: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        if isinstance(item, tuple | dict):
+            for key, part in item.items() if isinstance(item, dict) else enumerate(item):
+                yield from inside(part, (*place, key))
+        else:
+            yield place, item
+
+    for name in value._children:
+        yield from inside(getattr(value, name), (name,))
 
 
 def plain_number(x: Any, *, whole: bool = False) -> Any:

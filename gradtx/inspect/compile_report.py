@@ -20,8 +20,8 @@ from jax.experimental import topologies
 from gradtx.core.leaf import is_optimised
 from gradtx.core.slot import Params, State
 from gradtx.core.transformation import GradientTransformation, as_transformation
-from gradtx.inspect.describe import bytes_of
 from gradtx.inspect.hlo import work_of
+from gradtx.inspect.size import bytes_of, check_holds_arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,8 @@ def compile_report(
       ValueError: there is no such target.
       ModuleNotFoundError: the wheel of a single target is not installed; the message says
         which.
-      TypeError: `tx` is not a transformation, or needs an extra argument that is not given.
+      TypeError: `tx` is not a transformation, or needs an extra argument that is not given;
+        `params` is not empty and has no array.
 
     >>> params = {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32)}
     >>> report = gradtx.compile_report(gradtx.adamw(1e-3), params)
@@ -120,6 +121,7 @@ def compile_report(
         if name not in _TARGETS:
             raise ValueError(f"target must be one of {', '.join(_TARGETS)}; got {name!r}")
     tx = as_transformation(tx)
+    check_holds_arrays(params)
     if isinstance(target, str):
         if line := _missing(target):
             raise ModuleNotFoundError(line)

@@ -16,6 +16,7 @@ from gradtx.core.leaf import is_optimised
 from gradtx.core.map_params import Place, map_slots
 from gradtx.core.partition import leaves_with_paths
 from gradtx.core.slot import (
+    Blocks,
     Boolean,
     Counter,
     History,
@@ -30,14 +31,11 @@ from gradtx.core.slot import (
     Slot,
     State,
 )
-from gradtx.core.transformation import (
-    EmptyState,
-    GradientTransformation,
-    as_transformation,
-    items_of,
-)
-from gradtx.core.value import show
+from gradtx.core.transformation import EmptyState, GradientTransformation, as_transformation
+from gradtx.core.value import items_of, show
+from gradtx.inspect.size import abstract_state, bytes_of
 from gradtx.memory.formats import PowerFormat
+from gradtx.memory.leaves import divided_as, shards_of
 
 SHAPE_RULES = {
     Slot: "like parameter",
@@ -105,7 +103,8 @@ class Description:
       state_bytes: bytes of the whole state.
       device_bytes: bytes of it that one device holds; `None` where no shardings were given.
       saved_in_8_bits: by how many bytes the state would be smaller if `quantize_state` stored
-        the slots like the parameters in 8 bits, as it does unless told otherwise.
+        the slots like the parameters in 8 bits, as it does unless told otherwise, in blocks
+        that no shards shorten.
       saved_in_4_bits: the same in 4 bits.
     """
 
@@ -190,7 +189,8 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
       shardings: tree of `jax.sharding.Sharding`, of the parameters' structure or a prefix of
         it; `None` in it for what every device holds whole. On an abstract mesh the devices
         need not be there. A slot like the parameters is divided as they are; every device
-        holds the whole of any other.
+        holds the whole of any other. The blocks of `quantize_state` are those that `init` makes
+        of parameters that lie so; jitted, it does not see how an automatic axis is divided.
 
     Returns:
       Its stages with their hyperparameters and bytes of state; their slots with shape rule,
@@ -198,9 +198,11 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
       falls under which label.
 
     Raises:
-      TypeError: `tx` is not a transformation; a leaf of `shardings` is no sharding.
+      TypeError: `tx` is not a transformation; `params` is not empty and has no array; a leaf of
+        `shardings` is no sharding.
       ValueError: `shardings` has another structure than the parameters, or one of them does
-        not fit the shape of its parameter; the message names the leaf's path.
+        not fit the shape of its parameter; the message names the leaf's path. Whatever `init`
+        raises for such parameters.
 
     >>> tx = gradtx.groups([("bias", gradtx.sgd(0.1))], default=gradtx.sgd(0.1, momentum=0.9))
     >>> print(gradtx.describe(tx, {"bias": jnp.zeros(2), "kernel": jnp.zeros((3, 2))}))
@@ -215,11 +217,12 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
     kernel   (3, 2)   float32   default
     """
     tx = as_transformation(tx)
-    state = abstract_state(tx, params)
-    flat = [(path, leaf) for path, leaf in leaves_with_paths(params) if is_optimised(leaf)]
     sharded = shardings is not None
-    labels: dict[str, str] = {}
     placed = _placed(params, shardings) if sharded else params
+    with divided_as(placed if sharded else ()):
+        state = abstract_state(tx, params)
+    flat = [(path, leaf) for path, leaf in leaves_with_paths(params) if is_optimised(leaf)]
+    labels: dict[str, str] = {}
     found = list(_stages(tx, state, placed, "", 0, labels))
     slots = [
         described
@@ -247,41 +250,6 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
         saved_in_8_bits=sum(_saved(node, 8) for node in stored),
         saved_in_4_bits=sum(_saved(node, 4) for node in stored),
     )
-
-
-def state_bytes(tx: Any, params: Params) -> int:
-    """The number of bytes that a transformation's state takes for these parameters.
-
-    Args:
-      tx: a transformation, gradtx's or Optax's.
-      params: tree of arrays, or of `jax.ShapeDtypeStruct`; nothing is computed or allocated.
-
-    Raises:
-      TypeError: `tx` is not a transformation.
-
-    >>> gradtx.state_bytes(gradtx.adam(1e-3), jax.ShapeDtypeStruct((1000, 1000), jnp.float32))
-    8000004
-    """
-    return bytes_of(abstract_state(as_transformation(tx), params))
-
-
-def bytes_of(tree: Any) -> int:
-    """The bytes of all arrays in a tree, concrete or abstract."""
-    sizes: list[int] = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)]
-    return sum(sizes)
-
-
-def abstract_state(tx: GradientTransformation, params: Params) -> State:
-    """The shapes and dtypes of what `init` returns; functions among the parameters stay."""
-    leaves, treedef = jax.tree.flatten(params)
-    operands = [leaf if hasattr(leaf, "dtype") else None for leaf in leaves]
-
-    def init(operands: list[Any]) -> State:
-        pairs = zip(operands, leaves, strict=True)
-        merged = [leaf if operand is None else operand for operand, leaf in pairs]
-        return tx.init(jax.tree.unflatten(treedef, merged))
-
-    return jax.eval_shape(init, operands)
 
 
 class _Entry(NamedTuple):
@@ -432,26 +400,31 @@ def _sharded(path: str, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
         raise TypeError(f"the sharding of {path!r} must be a Sharding or None, got {sharding!r}")
     try:
         placed: jax.ShapeDtypeStruct = leaf.update(sharding=sharding)
-        _shard(placed)
+        shards_of(placed)
     except (ValueError, IndexError) as error:  # the latter in JAX 0.8
         raise ValueError(f"the sharding of {path!r} does not fit its shape: {error}") from error
     return placed
 
 
 def _on_a_device(entry: _Entry) -> int:
-    """The bytes of an entry that one device holds, divided as its parameter is."""
-    size = bytes_of(entry.stored)
+    """The bytes of an entry that one device holds, its axes divided as its parameter's are.
+
+    Scales have the first axes of the parameter, and one for the blocks along its last, or along
+    last ones that are whole; where parts do not divide an axis, it is whole. Packed codes are
+    divided as the blocks that they fill.
+    """
     if entry.param is None:
-        return size
-    whole: int = math.prod(entry.param.shape)
-    part = math.prod(_shard(entry.param))
-    return -(-size * part // max(whole, 1))
+        return bytes_of(entry.stored)
+    shards = shards_of(entry.param)
 
+    def held(x: Any) -> int:
+        parts = zip(x.shape, shards, strict=False)
+        return math.prod([n // m if n % m == 0 else n for n, m in parts])
 
-def _shard(param: Any) -> tuple[int, ...]:
-    """The shape of what one device holds of a parameter."""
-    shape: tuple[int, ...] = param.shape
-    return shape if param.sharding is None else param.sharding.shard_shape(shape)
+    if isinstance(entry.stored, Blocks) and entry.stored.codes.shape != entry.param.shape:
+        scales = entry.stored.scales
+        return bytes_of(entry.stored) * held(scales) // scales.size
+    return sum(held(x) * x.dtype.itemsize for x in jax.tree.leaves(entry.stored))
 
 
 def _saved(stored: Any, bits: int) -> int:

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 
-from gradtx.core.transformation import Composed, GradientTransformation
-from gradtx.inspect.describe import abstract_state, aligned, bytes_of
+from gradtx.core.composed import Composed
+from gradtx.core.transformation import GradientTransformation
+from gradtx.inspect.describe import aligned
+from gradtx.inspect.size import abstract_state, bytes_of
 
 _SHAPES = ((1024, 1024), (1024,))
 _Leaves = frozenset[tuple[int, ...]]

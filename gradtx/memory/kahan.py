@@ -7,6 +7,7 @@ c_new = (y - (x_new - x)) / spacing(x_new)    what this rounding lost
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from gradtx.core.leaf import never_false
 from gradtx.core.slot import Inner, Params, Slot, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import static
@@ -116,7 +118,46 @@ def _compensate(_: None, u: jax.Array, p: jax.Array, c: jax.Array) -> tuple[jax.
     owed = u.astype(jnp.float32) + c.astype(jnp.float32) / _one(c.dtype) * _spacing(x, p.dtype)
     update = update_to(rounded(x + owed, p.dtype), p)
     moved = rounded(x + update, p.dtype)
-    return update, _stored((owed - (moved - x)) / _spacing(moved, p.dtype), c.dtype)
+    compensation = _stored((owed - (moved - x)) / _spacing(moved, p.dtype), c.dtype)
+    return _apart(update, compensation, p.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _apart(update: jax.Array, compensation: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """The same two; on a CPU each is formed from one array that holds the bits of both.
+
+    XLA's CPU backend makes a kernel of each. The second would want the old parameter or the old
+    compensation, which the first has overwritten: it would copy one, and store the inner update.
+
+    Args:
+      update: float32, of values that `dtype` holds.
+      compensation: where it has more than 16 bits, both stay as they are.
+      dtype: of the parameter.
+    """
+    bits, kept = (f"uint{8 * np.dtype(d).itemsize}" for d in (dtype, compensation.dtype))
+
+    def apart(update: jax.Array, compensation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        high = jax.lax.bitcast_convert_type(update.astype(dtype), bits).astype(jnp.uint32)
+        low = jax.lax.bitcast_convert_type(compensation, kept).astype(jnp.uint32)
+        both = (high << np.uint32(16)) | low
+        # XLA takes a division for too dear to make in both kernels; the code generator behind it
+        # sees that it is one by 1.
+        both = both // jnp.where(never_false(both), np.uint32(1), np.uint32(2))
+        high, low = (both >> np.uint32(16)).astype(bits), both.astype(kept)
+        update = jax.lax.bitcast_convert_type(high, dtype).astype(jnp.float32)
+        return update, jax.lax.bitcast_convert_type(low, compensation.dtype)
+
+    if compensation.dtype.itemsize > 2:
+        return update, compensation
+    result: tuple[jax.Array, jax.Array] = jax.lax.platform_dependent(
+        update, compensation, cpu=apart, default=lambda *both: both
+    )
+    return result
+
+
+@_apart.defjvp
+def _apart_jvp(dtype: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return _apart(*primals, dtype), tangents
 
 
 def _spacing(x: jax.Array, dtype: Any) -> jax.Array:

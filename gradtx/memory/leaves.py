@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -36,19 +39,43 @@ class KnownLeaf:
         return math.prod(self.shape)
 
 
+_TOLD: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("told")
+
+
+@contextlib.contextmanager
+def divided_as(params: Params) -> Iterator[None]:
+    """Within, tracers at the paths of these parameters are known to be divided as they are.
+
+    A tracer does not say how what it stands for is divided over a mesh, unless its axes are
+    explicit; and without tracing there is no state without memory for it.
+
+    Args:
+      params: tree of `jax.ShapeDtypeStruct` with shardings, or of arrays.
+    """
+    token = _TOLD.set(dict(leaves_with_paths(params)))
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
 def known_leaves(params: Params) -> Any:
     """The tree of parameters with a `KnownLeaf` in the place of each."""
     treedef: Any = jax.tree.structure(params, is_leaf=lambda x: x is None)
-    leaves = [
-        KnownLeaf(path, np.shape(x), getattr(x, "dtype", None), _shards(x), _is_explicit(x))
-        if is_optimised(x)
-        else KnownLeaf(path, (), None, ())
-        for path, x in leaves_with_paths(params)
-    ]
-    return jax.tree.unflatten(treedef, leaves)
+    told = _TOLD.get({})
+
+    def known(path: str, x: Any) -> KnownLeaf:
+        if not is_optimised(x):
+            return KnownLeaf(path, (), None, ())
+        shape, seen = np.shape(x), x
+        if isinstance(x, jax.core.Tracer) and path in told and np.shape(told[path]) == shape:
+            seen = told[path]
+        return KnownLeaf(path, shape, getattr(x, "dtype", None), shards_of(seen), _explicit(seen))
+
+    return jax.tree.unflatten(treedef, [known(*pair) for pair in leaves_with_paths(params)])
 
 
-def _shards(x: Any) -> tuple[int, ...]:
+def shards_of(x: Any) -> tuple[int, ...]:
     """Into how many parts each axis of an array is divided, as far as it is known."""
     shape = np.shape(x)
     sharding = getattr(x, "sharding", None)
@@ -61,11 +88,27 @@ def _shards(x: Any) -> tuple[int, ...]:
     if sharding is None or not shape:
         return (1,) * len(shape)
     part = sharding.shard_shape(shape)
-    return tuple(n // max(m, 1) for n, m in zip(shape, part, strict=True))
+    return tuple(n // m if m else 1 for n, m in zip(shape, part, strict=True))
 
 
-def _is_explicit(x: Any) -> bool:
-    return isinstance(x, jax.Array) and any(jax.typeof(x).sharding.spec)
+def _explicit(x: Any) -> bool:
+    typed = isinstance(x, jax.Array | jax.ShapeDtypeStruct)
+    return typed and any(jax.typeof(x).sharding.spec)
+
+
+def check_on_device(x: jax.Array, path: str, wrapper: str) -> None:
+    """Raises ValueError if an array of the state is in the host's memory.
+
+    Args:
+      x: the array, which may be traced.
+      path: of its parameter.
+      wrapper: the transformation that is to store it otherwise.
+    """
+    if jax.typeof(x).memory_space == jax.memory.Space.Host:
+        raise ValueError(
+            f"the state of {path!r} is in the host's memory, where {wrapper} cannot compute; "
+            f"put offload_state outside: offload_state({wrapper}(tx, ...))"
+        )
 
 
 def is_in_place(node: Any) -> bool:

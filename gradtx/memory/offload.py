@@ -25,6 +25,8 @@ class offload_state(GradientTransformation):
     `"pinned_host"` in their sharding. Each step moves every offloaded byte to the device and
     back, over a link much slower than device memory; XLA decides how much of that is at once.
 
+    Put it outside `quantize_state` and `slot_dtypes`, which need what they store on the device.
+
     Donate parameters before state, in the order in which `step` returns them: JAX pairs donated
     arguments with results by shape, and aborts where it pairs memories that differ.
 

@@ -29,7 +29,13 @@ from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import show, static
 from gradtx.memory.batch import Batch, put_into
 from gradtx.memory.formats import FORMATS, Format, Layout, PowerFormat, layout_like, layout_of
-from gradtx.memory.leaves import KnownLeaf, is_in_place, known_leaves, with_blocks
+from gradtx.memory.leaves import (
+    KnownLeaf,
+    check_on_device,
+    is_in_place,
+    known_leaves,
+    with_blocks,
+)
 
 # From what is known of a slot to its format: signed, never negative, unknown.
 DEFAULTS = {
@@ -65,9 +71,9 @@ class quantize_state(GradientTransformation):
     was not zero does not become zero.
 
     As they are stay: leaves of fewer than `min_size` entries, complex and float64 leaves, slots
-    that are narrower than float32 already, copies and averages of the parameters unless they are
-    named, and whatever is not like the parameters, such as Adafactor's rows and columns. An inf is
-    stored as the largest number; a NaN makes its whole block NaN.
+    that are narrower than float32 already, copies and averages of the parameters and accumulated
+    gradients unless they are named, and whatever is not like the parameters, such as Adafactor's
+    rows and columns. An inf is stored as the largest number; a NaN makes its whole block NaN.
 
     Formats by name: `"int8"` (linear), `"signed8"` (squares), `"unsigned8"` and `"wide8"`
     (fourth powers), `"signed4"`, `"unsigned4"`, `"wide4"` (two codes to a byte),
@@ -95,7 +101,8 @@ class quantize_state(GradientTransformation):
       TypeError, ValueError: an argument is not of its type, or out of its range; there is no
         format of a name. In `init`: a name is not that of a slot, or a rule fits no leaf; the
         message lists those there are. A format without negative numbers is asked for a slot
-        that may be negative; stochastic rounding for a `FloatFormat`.
+        that may be negative; stochastic rounding for a `FloatFormat`. A slot that is to be
+        stored is in blocks already, or in the host's memory: `offload_state` stands outside.
 
     >>> tx = gradtx.quantize_state(gradtx.adamw(1e-3))
     >>> params = {"w": jnp.ones((64, 64)), "b": jnp.ones(64)}
@@ -166,6 +173,7 @@ class quantize_state(GradientTransformation):
                 )
             if format is None or x.dtype != jnp.float32 or small:
                 return None
+            check_on_device(x, leaf.path, "quantize_state")
             block = self.block or format.default_block or 1
             blocks = layout_of(leaf.shape, leaf.shards, block, format.bytes_each)
             part = leaf.shape[-1] // leaf.shards[-1] if leaf.shape else 1

@@ -15,6 +15,7 @@ from gradtx.core.partition import leaves_with_paths
 from gradtx.core.slot import Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import as_dtype, static
+from gradtx.memory.leaves import check_on_device
 
 
 class slot_dtypes(GradientTransformation):
@@ -34,7 +35,8 @@ class slot_dtypes(GradientTransformation):
     Raises:
       TypeError: `inner` is not a transformation, `dtypes` not a dict from names, or a dtype not
         a floating one.
-      ValueError: in `init`: the state has no slot of this name; the message lists those it has.
+      ValueError: in `init`: the state has no slot of this name (the message lists those it has),
+        or `offload_state` inside has put it into the host's memory.
 
     >>> tx = gradtx.slot_dtypes(gradtx.adam(1e-3), {"mu": jnp.bfloat16})
     >>> tx.init(jnp.zeros(2))[0].mu
@@ -63,6 +65,9 @@ class slot_dtypes(GradientTransformation):
             names.append(place.name)
             if place.name not in self.dtypes:
                 return slot
+            for path, x in leaves_with_paths(slot):
+                if x is not None:
+                    check_on_device(x, path, "slot_dtypes")
             dtype = jax.dtypes.canonicalize_dtype(self.dtypes[place.name])
             return jax.tree.map(lambda x: x if jnp.iscomplexobj(x) else x.astype(dtype), slot)
 

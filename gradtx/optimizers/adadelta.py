@@ -18,11 +18,12 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_positive
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq
 from gradtx.core.slot import Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import hyper, static
 from gradtx.transforms.decay import alias, descend
 

@@ -23,6 +23,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -36,7 +37,7 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import map_leaves, reduced_zeros_like
 from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype, hyper, integer, static
 from gradtx.transforms.clip import rms_scale
 from gradtx.transforms.decay import (

@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_nonnegative
 from gradtx.core.leaf import another, map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype, hyper, static
 from gradtx.transforms.decay import WithDecay, descend
 

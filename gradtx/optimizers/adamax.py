@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_fraction, check_positive
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import hyper, static
 from gradtx.optimizers.adam import ScaleByAdamState
 from gradtx.transforms.decay import WithDecay, descend

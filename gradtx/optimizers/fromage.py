@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, Schedule, check_rate, value_at
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scale import scale_by_learning_rate
 from gradtx.transforms.trust import scale_by_trust_ratio

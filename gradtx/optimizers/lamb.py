@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import hyper, static
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.decay import add_decayed_weights, descend

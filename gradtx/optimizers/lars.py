@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_number
 from gradtx.core.select import masked
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import hyper, static
 from gradtx.transforms.decay import alias, descend
 from gradtx.transforms.trace import trace

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from gradtx.core.compiled import call_compiled
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import ScalarOrSchedule, check_rate, check_steps
 from gradtx.core.leaf import (
     history_like,
@@ -33,7 +34,7 @@ from gradtx.core.slot import (
     State,
     Updates,
 )
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch
 from gradtx.transforms.scale import scale, scale_by_learning_rate

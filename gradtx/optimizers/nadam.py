@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -29,7 +30,7 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.numerics import abs_sq, bias_correction, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Scalar, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype, hyper, static
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.decay import WithDecay, descend

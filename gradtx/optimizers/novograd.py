@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -25,7 +26,7 @@ from gradtx.core.hyper import (
 from gradtx.core.leaf import map_leaves, reduced_zeros_like, zeros_like
 from gradtx.core.numerics import abs_sq, safe_increment, zero_count
 from gradtx.core.slot import Count, Params, Reduced, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype, hyper, static
 from gradtx.transforms.decay import add_decayed_weights, descend
 from gradtx.transforms.scale import scale_by_learning_rate

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_nonnegative, check_number
 from gradtx.core.leaf import map_leaves, zeros_like
 from gradtx.core.slot import Flag, Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import dtype, hyper, static
 from gradtx.optimizers.adam import scale_by_adam
 from gradtx.transforms.decay import WithDecay, descend

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import (
     Hyper,
     ScalarOrSchedule,
@@ -23,7 +24,7 @@ from gradtx.core.hyper import (
 )
 from gradtx.core.leaf import full_like, map_leaves, zeros_like
 from gradtx.core.slot import Params, Slot, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation
+from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import hyper, static
 from gradtx.transforms.decay import add_decayed_weights, check_mask
 from gradtx.transforms.scale import scale

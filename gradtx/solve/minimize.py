@@ -14,10 +14,11 @@ import numpy as np
 from gradtx.core.apply import apply_updates
 from gradtx.core.compiled import call_compiled
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import check_nonnegative, check_steps
 from gradtx.core.leaf import is_optimised, path_of, real_dtype_of, with_others_of
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation, as_transformation
+from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.linesearch.backtracking import scale_by_backtracking_linesearch
 from gradtx.linesearch.common import conjugate, value_and_gradient
 from gradtx.linesearch.zoom import scale_by_zoom_linesearch

@@ -17,12 +17,13 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import jax
 
 from gradtx.core.compose import chain
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Hyper, ScalarOrSchedule, check_positive, check_rate, value_at
 from gradtx.core.leaf import as_operand, map_leaves
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.select import masked
 from gradtx.core.slot import Count, Params, State, Updates
-from gradtx.core.transformation import Composed, EmptyState, GradientTransformation
+from gradtx.core.transformation import EmptyState, GradientTransformation
 from gradtx.core.value import content, hyper, static
 from gradtx.transforms.scale import scale_by_learning_rate
 

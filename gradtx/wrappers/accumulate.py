@@ -51,7 +51,7 @@ class AccumulateState(NamedTuple):
     mini_step: Count
     gradient_step: Count
     inner_opt_state: Inner
-    acc_grads: Annotated[Updates, Slot()]
+    acc_grads: Annotated[Updates, Slot(exact=True)]
     weight: Scalar
     skipped: Count
 
@@ -66,7 +66,7 @@ class MultiStepsState(NamedTuple):
     mini_step: Count
     gradient_step: Count
     inner_opt_state: Inner
-    acc_grads: Annotated[Updates, Slot()]
+    acc_grads: Annotated[Updates, Slot(exact=True)]
     skip_state: Annotated[Any, Opaque()] = ()
 
 

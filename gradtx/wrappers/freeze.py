@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from gradtx.core.composed import Composed
 from gradtx.core.leaf import is_optimised
 from gradtx.core.partition import (
     check_rule,
@@ -16,12 +17,7 @@ from gradtx.core.partition import (
 )
 from gradtx.core.select import MaskedState, checked_mask, masked, still
 from gradtx.core.slot import Params, State, Updates
-from gradtx.core.transformation import (
-    Composed,
-    GradientTransformation,
-    TransformationPair,
-    as_transformation,
-)
+from gradtx.core.transformation import GradientTransformation, TransformationPair, as_transformation
 from gradtx.core.value import is_plain_callable, show, static
 from gradtx.transforms.stateless import Stateless, identity
 

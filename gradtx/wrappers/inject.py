@@ -12,18 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import Compensated, Schedule
 from gradtx.core.leaf import is_optimised, wide_dtype
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.slot import Count, Inner, NamedNumbers, Params, State, Updates
-from gradtx.core.transformation import (
-    Composed,
-    GradientTransformation,
-    TransformationPair,
-    as_transformation,
-    items_of,
-)
-from gradtx.core.value import Value, dtype, plain_number, show, static
+from gradtx.core.transformation import GradientTransformation, TransformationPair, as_transformation
+from gradtx.core.value import Value, dtype, items_of, plain_number, show, static
 
 
 class InjectStatefulHyperparamsState(NamedTuple):

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.core.composed import Composed
 from gradtx.core.hyper import check_steps
 from gradtx.core.leaf import narrow
 from gradtx.core.numerics import all_finite, safe_increment, zero_count
 from gradtx.core.slot import Count, Flag, Inner, Params, State, Updates
-from gradtx.core.transformation import Composed, GradientTransformation, as_transformation
+from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import integer, static
 from gradtx.wrappers.branch import arrays_of, cond, step_if, transform_if
 

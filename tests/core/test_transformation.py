@@ -11,7 +11,6 @@ import optax
 import pytest
 
 import gradtx
-from gradtx.core.transformation import Composed
 from tests.examples import EXAMPLES
 
 ROOT = pathlib.Path(gradtx.__file__).parent.parent
@@ -143,16 +142,6 @@ def test_a_rate_as_an_array_does_not_promote():
         assert tx.update(params, tx.init(params))[0].dtype == jnp.bfloat16
 
 
-def test_composed_validates_at_construction_and_caches_nothing_traced():
-    with pytest.raises(ValueError, match="b2"):
-        gradtx.adam(1e-3, b2=1.0)
-    tx = gradtx.adam(0.1)
-    step = jax.jit(lambda tx, p: tx.step(p, tx.init(p), p)[0])
-    first = step(tx, PARAMS)
-    second = step(tx.replace(learning_rate=0.2), PARAMS)
-    assert not np.allclose(first["w"], second["w"])
-
-
 def test_lookahead_point_is_the_parameters_by_default():
     tx = gradtx.chain(gradtx.adam(0.1), gradtx.masked(gradtx.sgd(0.1), True))
     assert tx.lookahead_point(tx.init(PARAMS), PARAMS) == PARAMS
@@ -172,20 +161,6 @@ def test_integer_gradients_of_optimised_parameters_are_refused():
     step = {"step": jnp.int32(3)}
     zeros = {"step": np.zeros((), jax.dtypes.float0)}
     assert tx.step({**GRADS, **zeros}, tx.init(PARAMS), {**PARAMS, **step})[0]["step"] == 3
-
-
-def test_composing_with_jax_numbers_leaks_no_tracer():
-    class rooted(Composed):
-        rate: float = 4.0
-
-        def compose(self):
-            return gradtx.chain(gradtx.trace(0.9), gradtx.scale(-jnp.sqrt(self.rate)))
-
-    tx = rooted(4.0)
-    state = jax.jit(tx.init)(PARAMS)
-    jax.jit(tx.update)(GRADS, state, PARAMS)
-    updates, _ = tx.update(GRADS, state, PARAMS)
-    np.testing.assert_allclose(updates["b"], -2.0)
 
 
 def test_a_stage_may_override_update():
@@ -331,21 +306,6 @@ def test_what_a_foreign_update_requires_is_read_from_its_signature():
     assert list(tx.required_extra_args) == ["grad"]
     with pytest.raises(TypeError, match="needs the extra argument 'grad'"):
         tx.update(jnp.ones(2), tx.init(None))
-
-
-def test_a_named_composition_steps_as_what_it_names():
-    class inplace(gradtx.GradientTransformation):
-        def init(self, params):
-            return ()
-
-        def step(self, updates, state, params, **extra_args):
-            return "in place", state
-
-    class named(Composed):
-        def compose(self):
-            return inplace()
-
-    assert named().step(jnp.ones(2), (), jnp.ones(2))[0] == "in place"
 
 
 def test_a_judge_is_asked_about_the_updates():

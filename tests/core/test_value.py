@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.value import Value, content, hyper, integer, is_plain_callable, static
+from gradtx.core.value import Value, content, hyper, integer, is_plain_callable, items_of, static
 
 
 class thing(Value):
@@ -168,3 +168,19 @@ def test_flags_are_booleans_and_numbers_are_not_none():
 def test_whole_numbers():
     assert type(thing(0.5, 7.0).steps) is int
     assert thing(0.5, 7.0) == thing(0.5, 7)
+
+
+def test_items_and_where_they_stand():
+    class holds(Value):
+        rate: float
+        parts: tuple[object, ...]
+        named: dict[str, object]
+        text: str = static(default="a")
+
+    found = list(items_of(holds(0.5, (1.0, (2.0,)), {"b": 3.0, "c": {}})))
+    assert found == [
+        (("rate",), 0.5),
+        (("parts", 0), 1.0),
+        (("parts", 1, 0), 2.0),
+        (("named", "b"), 3.0),
+    ]

@@ -269,10 +269,10 @@ def test_what_stands_in_the_place_of_an_array_is_shown_with_the_leaves_that_have
         assert "quantize_state" not in str(found)
     split = jax.NamedSharding(jax.sharding.AbstractMesh((2,), ("x",)), jax.P("x"))
     assert [s.device_bytes for s in gradtx.describe(tx, params, split).slots] == [800, 4 * 5400]
-    # What does not divide evenly is rounded up; of nothing a device holds nothing.
+    # Every device holds what its parameter's axis does not divide; of nothing it holds nothing.
     wide = {"w": jnp.zeros((1, 4104)), "empty": jnp.zeros((0, 8))}
     parts = jax.NamedSharding(jax.sharding.AbstractMesh((8,), ("x",)), jax.P(None, "x"))
-    assert [s.device_bytes for s in gradtx.describe(tx, wide, parts).slots] == [0, 514]
+    assert [s.device_bytes for s in gradtx.describe(tx, wide, parts).slots] == [0, 4104 // 8 + 4]
 
 
 def test_what_fewer_bits_would_save():
@@ -359,6 +359,47 @@ def test_shardings_reach_through_wrappers():
     assert flat.device_bytes == 4 * 648
 
 
+ALL = ("x", "y")
+
+
+@pytest.mark.parametrize(
+    "shape, spec",
+    [
+        ((8, 64), (None, ALL)),  # shards of 8, shorter than blocks may be
+        ((512, 1024), (None, "y")),
+        ((512, 1024), ("x",)),
+        ((512, 1024), ("x", "y")),
+        ((64, 96), ("x", "y")),  # a block across shards
+        ((1000, 1000), (None, "y")),  # and several
+        ((3, 3, 64, 64), (None, None, None, ALL)),
+        ((3, 3, 64, 64), (None, None, ALL)),
+        ((3, 3, 64, 64), (None, None, "x", "y")),
+        ((3, 3, 64, 64), ()),
+    ],
+)
+@pytest.mark.parametrize("formats", ["8bit", "4bit"])
+def test_quantised_bytes_on_a_device_are_those_of_its_arrays(shape, spec, formats):
+    mesh = jax.make_mesh((2, 4), ALL, (jax.sharding.AxisType.Auto,) * 2)
+    split = jax.NamedSharding(mesh, jax.P(*spec))
+    params = {"w": jax.device_put(jnp.ones(shape), split), "b": jnp.ones(8)}
+    tx = gradtx.freeze(gradtx.quantize_state(gradtx.lion(1e-3), formats, min_size=1), "b")
+    arrays = jax.tree.leaves(tx.init(params))
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    found = gradtx.describe(tx, abstract, {"w": split, "b": None})
+    assert found.state_bytes == sum(x.nbytes for x in arrays)
+    assert found.device_bytes == sum(x.addressable_shards[0].data.nbytes for x in arrays)
+
+
+def test_what_init_refuses_of_shardings_describe_does():
+    mesh = jax.make_mesh((8,), ("x",), (jax.sharding.AxisType.Explicit,))
+    split = jax.NamedSharding(mesh, jax.P(None, "x"))
+    tx = gradtx.quantize_state(gradtx.adam(0.1), min_size=1)
+    with pytest.raises(ValueError, match="'w' is in shards of 786"):
+        gradtx.describe(tx, {"w": jax.ShapeDtypeStruct((16, 786 * 8), jnp.float32)}, split)
+    # Nothing of it is remembered.
+    assert gradtx.state_bytes(tx, {"w": jax.ShapeDtypeStruct((16, 786 * 8), jnp.float32)})
+
+
 def test_shardings_that_do_not_fit():
     params = {"a": {"w": jnp.zeros((9, 8))}, "b": jnp.zeros(8)}
     with pytest.raises(ValueError, match=r"sharding of 'a/w' does not fit its shape"):
@@ -369,17 +410,6 @@ def test_shardings_that_do_not_fit():
         gradtx.describe(gradtx.sgd(0.1), params, {"a": None, "b": jax.P("x")})
     with pytest.raises(ValueError, match="shardings must have the structure of the parameters"):
         gradtx.describe(gradtx.sgd(0.1), params, {"a": None})
-
-
-def test_state_bytes():
-    params = {"w": jax.ShapeDtypeStruct((70_000, 1_000_000), jnp.bfloat16), "b": jnp.zeros(3)}
-    assert gradtx.state_bytes(gradtx.lion(0.1), params) == 4 * 70_000_000_003 + 4
-    assert gradtx.state_bytes(optax.adam(0.1), {"b": jnp.zeros(3)}) == 28
-    keys = {"w": jnp.zeros(3), "key": jax.random.key(0), "act": jnp.tanh, "step": 3}
-    assert gradtx.state_bytes(gradtx.add_noise(0.1, 0.1, 0), keys) == 4 + 8
-    assert gradtx.state_bytes(gradtx.trace(0.9), keys) == 12
-    with pytest.raises(TypeError, match="expected a gradient transformation"):
-        gradtx.state_bytes(3, {})
 
 
 def test_lookahead_that_leaves_the_slow_parameters_to_the_caller():

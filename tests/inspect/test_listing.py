@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.transformation import Composed
+from gradtx.core.composed import Composed
 from gradtx.inspect import listing
 
 LISTED = {each.name: each for each in listing.optimizers(gradtx)}

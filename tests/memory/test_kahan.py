@@ -238,6 +238,19 @@ def test_all_stays_finite(dtype, kept):
             assert np.all(np.isfinite(np.asarray(x, np.float64)))
 
 
+@pytest.mark.parametrize("kept", DTYPES)
+def test_derivatives_go_through_rounding(kept):
+    """As through a cast: of lr * g by lr, the sum of g."""
+    params, g = jnp.ones(3, jnp.bfloat16), jnp.asarray([1.0, -2.0, 4.0])
+
+    def moved(rate):
+        tx = gradtx.kahan(gradtx.scale(rate), dtype=kept)
+        updates, _ = tx.update(g, tx.init(params), params)
+        return jnp.sum(updates.astype(jnp.float32))
+
+    assert jax.grad(moved)(0.5) == jax.jit(jax.grad(moved))(0.5) == 3.0
+
+
 def test_the_compensation_is_a_slot_of_narrow_parameters():
     params = {"w": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2)}
     assert gradtx.kahan(gradtx.sgd(0.1)).init(params).compensation["w"].dtype == jnp.int16

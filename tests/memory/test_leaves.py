@@ -7,7 +7,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.core.slot import Blocks
-from gradtx.memory.leaves import is_in_place, known_leaves, with_blocks
+from gradtx.memory.leaves import (
+    check_on_device,
+    divided_as,
+    is_in_place,
+    known_leaves,
+    with_blocks,
+)
 
 
 def test_paths_shapes_and_what_is_not_optimised():
@@ -38,6 +44,41 @@ def test_shards_of_each_axis():
     assert shards(None, "a") == (1, 2)
     assert shards("b", "a") == (2, 2)
     assert shards(("a", "b")) == (4, 1)
+    split = NamedSharding(mesh, PartitionSpec("a"))
+    empty = known_leaves(jax.device_put(jnp.ones((0, 8)), split))
+    assert empty.shards == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_tracers_are_divided_as_is_said(kind):
+    kinds = (getattr(jax.sharding.AxisType, kind),)
+    mesh = jax.sharding.AbstractMesh((4,), ("a",), axis_types=kinds)
+    said = jax.ShapeDtypeStruct(
+        (4, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(None, "a"))
+    )
+    plain = jnp.ones((4, 8))
+
+    def traced():
+        found = {}
+        jax.eval_shape(
+            lambda x: found.update(known_leaves({"w": x, "other": x, "less": x[0]})), plain
+        )
+        return found
+
+    with divided_as({"w": said, "less": said, "n": None}):
+        found = traced()
+        assert known_leaves({"w": plain})["w"].shards == (1, 1)  # an array says it itself
+    assert (found["w"].shards, found["w"].explicit) == ((1, 4), kind == "Explicit")
+    assert found["other"].shards == (1, 1) and not found["other"].explicit
+    assert found["less"].shards == (1,)  # of another shape, so another array
+    assert traced()["w"].shards == (1, 1)
+
+
+def test_what_is_in_the_hosts_memory_is_refused():
+    x = jnp.ones(2)
+    check_on_device(x, "w", "quantize_state")
+    with pytest.raises(ValueError, match=r"the state of 'w' is in the host's memory"):
+        check_on_device(jax.device_put(x, jax.memory.Space.Host), "w", "quantize_state")
 
 
 def test_blocks_are_put_back_where_a_framework_made_another_container_of_them():

@@ -131,6 +131,29 @@ def test_looks_ahead_with_its_state_on_the_device():
     np.testing.assert_allclose(point, 0.9 - 0.09, rtol=1e-6)
 
 
+def test_it_stands_outside_of_what_stores_otherwise():
+    def quantized(tx, formats="8bit"):
+        return gradtx.quantize_state(tx, formats, min_size=1)
+
+    def narrow(tx):
+        return gradtx.slot_dtypes(tx, {"mu": "bfloat16"})
+
+    adam = gradtx.adam(0.1)
+    for wrap in (quantized, narrow):
+        tx = gradtx.offload_state(wrap(adam))
+        _, state = jax.jit(tx.step)(GRADS, tx.init(PARAMS), PARAMS)
+        assert set(jax.tree.leaves(places(state, "mu"))) == {HOST}
+        tx = wrap(gradtx.chain(gradtx.offload_state(adam)))
+        for init in (tx.init, jax.jit(tx.init), functools.partial(jax.eval_shape, tx.init)):
+            with pytest.raises(ValueError, match=r"'b' is in the host.*: offload_state\(\w+\(tx"):
+                init(PARAMS)
+    # Other slots may be there.
+    for wrap in (functools.partial(quantized, formats={"mu": "8bit", "nu": None}), narrow):
+        tx = wrap(gradtx.offload_state(adam, ["nu"]))
+        _, state = jax.jit(tx.step)(GRADS, tx.init(PARAMS), PARAMS)
+        assert set(jax.tree.leaves(places(state, "nu"))) == {HOST}
+
+
 def test_validation():
     tx = gradtx.adam(0.1)
     for slots in ("mu", [0], 3):

@@ -251,7 +251,7 @@ def test_stands_inside_other_wrappers(wrap):
     [
         (gradtx.stochastic_rounding, 0.01, 8),
         (gradtx.master_weights, 0.01, 12),
-        (gradtx.kahan, 6.01, 10),
+        (gradtx.kahan, 4.01, 10),
     ],
 )
 def test_memory_of_a_step(wrap, temporaries, state):

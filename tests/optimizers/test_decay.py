@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx.core.transformation import Composed
+from gradtx.core.composed import Composed
 from tests.examples import public_transformations
 from tests.oracles import STEPS, Problem, check_double, constant, falling, never
 
