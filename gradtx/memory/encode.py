@@ -22,8 +22,11 @@ def decode_leaf(
     x = format.decode(stored, shape)
     if not (in_halves and isinstance(format, PowerFormat) and format.bits == 4):
         return x
+    layout = layout_like(shape, stored)
+    if not layout.by_halves:
+        return x
     low, high = format.decoded_halves(stored, shape)
-    return Halved(x, low, high, layout_like(shape, stored))
+    return Halved(x, low, high, layout)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -38,7 +41,7 @@ def encode_leaf(
 ) -> Any:
     parts = (x.low, x.high) if is_halved(x) and x.layout == layout else None
     x = full(x)
-    if isinstance(format, PowerFormat) and format.bits == 4:
+    if isinstance(format, PowerFormat) and format.bits == 4 and layout.by_halves:
         bits = None if seed is None else _hashed_halves(x.shape, seed, layout)
         reader = None if before is None else _entries(before, x.shape)
         stored = format.encode(x, layout, bits, keep_nonzero, parts=parts, reader=reader)
@@ -49,6 +52,8 @@ def encode_leaf(
         return stored
     if not isinstance(stored, Blocks):
         return written_after(stored, _entries(before, x.shape))
+    if stored.codes.shape != x.shape and not layout.by_halves:
+        return stored  # XLA copies the old codes
     return stored._replace(codes=written_after(stored.codes, *_readers(before, stored, x.shape)))
 
 

@@ -30,6 +30,7 @@ from gradtx.memory.layout import (
     layout_like,
     layout_of,
     one_of_each_block,
+    packed,
     packed_shape,
     spread,
     spread_halves,
@@ -172,15 +173,16 @@ class PowerFormat(Format):
           x: float32.
           layout: of the blocks.
           bits: uint32 in the shape of `x` to round by at random, or the two halves of such an
-            array; `None` rounds to nearest.
+            array, where codes are formed so; `None` rounds to nearest.
           keep_nonzero: whether what is not zero must not become zero.
           parts: `halves(x, layout)`, where they are formed otherwise than from `x`.
           reader: an array in the shape of `x`, that is there before codes of 4 bits are formed.
         """
         scales = _scales(x, layout, float(self._largest**self.power), reader=reader)
-        if self.bits == 8:
+        if self.bits == 8 or not layout.by_halves:
             inverse = spread(_inverse(scales), layout, x.shape)
             code = self._code(x, inverse, bits, keep_nonzero)
+            code = code if self.bits == 8 else packed(code & 15, layout)
             return Blocks(code.astype(self.code_dtype), scales)
         # Each half by itself: between old and new codes XLA then sees nothing but operations
         # entry by entry, all in the shape of the codes, and overwrites the old ones in place.

@@ -28,6 +28,11 @@ class Layout(NamedTuple):
     blocks: int
     paired: int | None = None
 
+    @property
+    def by_halves(self) -> bool:
+        """Whether codes that share bytes are formed of halves: where XLA makes vectors of that."""
+        return self.paired is not None and self.paired < self.kept
+
 
 def layout_of(
     shape: tuple[int, ...], shards: tuple[int, ...], block: int, bytes_each: float
@@ -104,13 +109,24 @@ def halves(x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
     return low.reshape(shape), high.reshape(shape)
 
 
+def packed(codes: jax.Array, layout: Layout) -> jax.Array:
+    """Two codes to a byte, of whole numbers from 0 to 15; as `halves`, but formed together."""
+    pairs = _pairs(codes.shape, layout)
+    rows = codes.reshape(*pairs.front, -1, *pairs.behind)
+    rows = _filled(rows, pairs.axis, pairs.groups * 2 * math.prod(pairs.half))
+    rows = rows.reshape(*pairs.front, pairs.groups, 2, *pairs.half, *pairs.behind)
+    shifts = 4 * jax.lax.broadcasted_iota(rows.dtype, rows.shape, pairs.axis + 1)
+    # A sum and not an "or" of two slices, for which XLA's CPU backend stores what is sliced.
+    return jnp.sum(rows << shifts, axis=pairs.axis + 1).reshape(packed_shape(codes.shape, layout))
+
+
 def unpacked(codes: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
     """The codes that share bytes, in an array of this shape: int32 from 0 to 15."""
     pairs = _pairs(shape, layout)
-    packed = codes.astype(jnp.int32)
-    packed = packed.reshape(*pairs.front, pairs.groups, 1, *pairs.half, *pairs.behind)
+    narrow = codes.astype(jnp.int32)
+    narrow = narrow.reshape(*pairs.front, pairs.groups, 1, *pairs.half, *pairs.behind)
     axis = pairs.axis + 1
-    wide = jnp.broadcast_to(packed, (*packed.shape[:axis], 2, *packed.shape[axis + 1 :]))
+    wide = jnp.broadcast_to(narrow, (*narrow.shape[:axis], 2, *narrow.shape[axis + 1 :]))
     shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, wide.shape, axis)
     rows = ((wide >> shifts) & 15).reshape(*pairs.front, -1, *pairs.behind)
     n = math.prod(shape[pairs.axis : len(shape) - len(pairs.behind)])
@@ -167,7 +183,7 @@ def spread_halves(
     function: Callable[[jax.Array], jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """`halves` of what `spread` makes of `function(scales)`."""
-    if layout.paired is None or layout.paired >= layout.kept:
+    if not layout.by_halves:
         return halves(spread(function(scales), layout, shape), layout)
     # Scales are cut first: XLA's CPU backend makes no vectors of halves of what is computed.
     low, high = halves(scales, layout)

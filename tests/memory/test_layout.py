@@ -13,6 +13,7 @@ from gradtx.memory.layout import (
     layout_like,
     layout_of,
     one_of_each_block,
+    packed,
     packed_shape,
     spread,
     spread_halves,
@@ -23,12 +24,12 @@ from gradtx.memory.layout import (
 @hypothesis.given(
     shape=st.lists(st.integers(1, 70), max_size=4).map(tuple),
     block=st.sampled_from([16, 64, 256]),
-    packed=st.booleans(),
+    shared=st.booleans(),
 )
-def test_the_shapes_tell_the_layout(shape, block, packed):
-    made = layout_of(shape, (1,) * len(shape), block, 0.5 if packed else 1.0)
+def test_the_shapes_tell_the_layout(shape, block, shared):
+    made = layout_of(shape, (1,) * len(shape), block, 0.5 if shared else 1.0)
     scales = np.zeros((*shape[: made.kept], made.blocks))
-    codes = np.zeros(packed_shape(shape, made) if packed else shape)
+    codes = np.zeros(packed_shape(shape, made) if shared else shape)
     assert layout_like(shape, Blocks(codes, scales)) == made
     assert made.length <= max(block, 2)
 
@@ -94,6 +95,7 @@ def test_halves_and_back(shape):
     for found, half in zip(halves(jnp.asarray(x), layout), expected, strict=True):
         np.testing.assert_array_equal(found, half)
     codes = jnp.asarray(expected[0] + 16 * expected[1], jnp.uint8)
+    np.testing.assert_array_equal(packed(jnp.asarray(x), layout), codes)
     assert codes.shape == packed_shape(shape, layout)
     np.testing.assert_array_equal(unpacked(codes, layout, shape), x)
 
