@@ -14,77 +14,30 @@ the measured errors of all of them.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from gradtx.core.leaf import written_after
 from gradtx.core.slot import Blocks
 from gradtx.core.value import Value, dtype, static
+from gradtx.memory.layout import (
+    Layout,
+    halves,
+    layout_like,
+    layout_of,
+    one_of_each_block,
+    packed,
+    packed_shape,
+    spread,
+    spread_halves,
+    unpacked,
+)
 
 LEAST_PRODUCT = 1.2e-38  # just above the least normal float32, below which XLA flushes to zero
-
-
-class Layout(NamedTuple):
-    """Where the blocks of an array lie: along its last axes, as if these were one.
-
-    Attributes:
-      kept: number of leading axes, which blocks do not cross.
-      length: entries in a block, a power of two. The last block may have fewer.
-      blocks: number of blocks along the rest.
-    """
-
-    kept: int
-    length: int
-    blocks: int
-
-
-def layout_of(
-    shape: tuple[int, ...], shards: tuple[int, ...], block: int, bytes_each: float
-) -> Layout:
-    """The layout of an array of this shape.
-
-    Blocks run along the last axis alone, so that the array's sharding is the blocks' too. Where
-    it is so short that codes, padding and scales together would take a good part more than the
-    codes, trailing axes that are not sharded count as one.
-
-    Args:
-      shape: of the array.
-      shards: into how many parts each axis is divided.
-      block: entries in a block, a power of two.
-      bytes_each: bytes of a code; those of less than a byte fill the last block.
-    """
-    kept = max(len(shape) - 1, 0)
-
-    def costs(kept: int) -> bool:
-        n = math.prod(shape[kept:])
-        count = -(-n // block)
-        codes = count * block if bytes_each < 1 else n
-        most = max(0.575 if bytes_each < 1 else 1.05, 1.02 * (bytes_each + 4 / block))
-        return codes * bytes_each + 4 * count > n * most
-
-    while kept > 0 and costs(kept) and set(shards[kept - 1 :]) == {1}:
-        kept -= 1
-    n = math.prod(shape[kept:])
-    length = max(min(block, _power_of_two_from(n)), 2)
-    if shards and shards[-1] > 1:
-        part = n // shards[-1]
-        aligned = math.gcd(part, length)  # the largest power of two that divides a part
-        length = aligned if aligned >= 16 or aligned == part else length
-    return Layout(kept, length, -(-n // length))
-
-
-def layout_like(shape: tuple[int, ...], scales: jax.Array) -> Layout:
-    """The layout that scales of an array of this shape have: their shape tells it."""
-    kept, count = scales.ndim - 1, scales.shape[-1]
-    length = max(_power_of_two_from(-(-math.prod(shape[kept:]) // count)), 2)
-    return Layout(kept, length, count)
-
-
-def _power_of_two_from(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
 
 
 class Format(Value):
@@ -129,13 +82,12 @@ class Format(Value):
         """Whether this is what `encode` makes of an array of this shape, as far as shapes tell."""
         if not isinstance(stored, Blocks):
             return bool(stored.shape == shape)
-        if self.bytes_each == 1:
-            return bool(stored.codes.shape == shape and stored.codes.dtype == self.code_dtype)
-        kept = stored.scales.ndim - 1
-        return bool(
-            stored.codes.dtype == self.code_dtype
-            and stored.codes.shape[:-1] == shape[:kept] == stored.scales.shape[:-1]
-        )
+        if stored.codes.dtype != self.code_dtype:
+            return False
+        layout = layout_like(shape, stored)
+        codes = shape if self.bytes_each == 1 else packed_shape(shape, layout)
+        kept = layout.kept
+        return bool(stored.codes.shape == codes and stored.scales.shape[:-1] == shape[:kept])
 
     @property
     def code_dtype(self) -> Any:
@@ -194,8 +146,7 @@ class PowerFormat(Format):
         """
         layout = layout_of(shape, (1,) * len(shape), self.default_block, self.bytes_each)
         blocks = math.prod(shape[: layout.kept]) * layout.blocks
-        codes = math.prod(shape) if self.bits == 8 else blocks * layout.length // 2
-        return codes + 4 * blocks
+        return math.prod(shape if self.bits == 8 else packed_shape(shape, layout)) + 4 * blocks
 
     @property
     def code_dtype(self) -> Any:
@@ -207,10 +158,48 @@ class PowerFormat(Format):
         return largest
 
     def encode(
-        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
+        self,
+        x: jax.Array,
+        layout: Layout,
+        bits: Any,
+        keep_nonzero: bool,
+        *,
+        parts: tuple[jax.Array, jax.Array] | None = None,
+        reader: jax.Array | None = None,
     ) -> Blocks:
-        scales = _scales(x, layout, float(self._largest**self.power))
-        y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
+        """What is stored of `x`.
+
+        Args:
+          x: float32.
+          layout: of the blocks.
+          bits: uint32 in the shape of `x` to round by at random, or the two halves of such an
+            array, where codes are formed so; `None` rounds to nearest.
+          keep_nonzero: whether what is not zero must not become zero.
+          parts: `halves(x, layout)`, where they are formed otherwise than from `x`.
+          reader: an array in the shape of `x`, that is there before codes of 4 bits are formed.
+        """
+        scales = _scales(x, layout, float(self._largest**self.power), reader=reader)
+        if self.bits == 8 or not layout.by_halves:
+            inverse = spread(_inverse(scales), layout, x.shape)
+            code = self._code(x, inverse, bits, keep_nonzero)
+            code = code if self.bits == 8 else packed(code & 15, layout)
+            return Blocks(code.astype(self.code_dtype), scales)
+        # Each half by itself: between old and new codes XLA then sees nothing but operations
+        # entry by entry, all in the shape of the codes, and overwrites the old ones in place.
+        xs = halves(x, layout) if parts is None else parts
+        inverses = spread_halves(scales, layout, x.shape, _inverse)
+        random = (None, None) if bits is None else bits
+        random = random if isinstance(random, tuple) else halves(random, layout)
+        low, high = (
+            self._code(*each, keep_nonzero) for each in zip(xs, inverses, random, strict=True)
+        )
+        return Blocks(((low & 15) | ((high & 15) << 4)).astype(self.code_dtype), scales)
+
+    def _code(
+        self, x: jax.Array, inverse: jax.Array, bits: jax.Array | None, keep_nonzero: bool
+    ) -> jax.Array:
+        """The code of each entry, int32, from the inverse of its scale."""
+        y = jnp.abs(x) * inverse
         root = y
         for _ in range(self._squarings):
             root = jnp.sqrt(root)
@@ -225,24 +214,28 @@ class PowerFormat(Format):
         code = jnp.minimum(code, self._largest)
         if keep_nonzero:
             code = jnp.maximum(code, _is_nonzero(x))
-        if self.signed:
-            code = jnp.where(_is_negative(x), -code, code)
-        if self.bits == 4:
-            return Blocks(_packed(code, layout), scales)
-        return Blocks(code.astype(self.code_dtype), scales)
+        return jnp.where(_is_negative(x), -code, code) if self.signed else code
 
     def decode(self, stored: Blocks, shape: tuple[int, ...]) -> jax.Array:
-        layout = layout_like(shape, stored.scales)
-        if self.bits == 4:
-            code = _unpacked(stored.codes, layout, shape)
-            code = (code ^ 8) - 8 if self.signed else code
-        else:
-            code = stored.codes.astype(jnp.int32)
+        layout = layout_like(shape, stored)
+        codes = stored.codes.astype(jnp.int32)
+        codes = codes if self.bits == 8 else unpacked(codes, layout, shape)
+        return self._value(codes) * spread(stored.scales, layout, shape)
+
+    def decoded_halves(self, stored: Blocks, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """`halves` of what `decode` makes of codes that share bytes, formed from these alone."""
+        layout = layout_like(shape, stored)
+        codes = stored.codes.astype(jnp.int32)
+        low, high = spread_halves(stored.scales, layout, shape, lambda scales: scales)
+        return self._value(codes & 15) * low, self._value(codes >> 4) * high
+
+    def _value(self, code: jax.Array) -> jax.Array:
+        """What codes stand for, before they are scaled; int32 to float32."""
+        if self.signed and self.bits == 4:
+            code = (code ^ 8) - 8
         c = code.astype(jnp.float32)
         value = self._raised(jnp.abs(c))
-        if self.signed:
-            value = jnp.where(c < 0, -value, value)
-        return value * _spread(stored.scales, layout, shape)
+        return jnp.where(c < 0, -value, value) if self.signed else value
 
     @property
     def _squarings(self) -> int:
@@ -294,7 +287,7 @@ class FloatFormat(Format):
             return jnp.where(_is_negative(x), -bare, bare).astype(self.dtype)
         smallest = np.float32(info.smallest_subnormal)
         scales = _scales(x, layout, float(info.max), float(smallest))
-        y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
+        y = jnp.abs(x) * spread(_inverse(scales), layout, x.shape)
         y = jnp.minimum(y, float(info.max))
         if keep_nonzero:
             y = jnp.maximum(
@@ -306,8 +299,8 @@ class FloatFormat(Format):
         if not self.default_block:
             bare: jax.Array = stored.astype(jnp.float32)
             return bare
-        spread = _spread(stored.scales, layout_like(shape, stored.scales), shape)
-        value: jax.Array = stored.codes.astype(jnp.float32) * spread
+        scales = spread(stored.scales, layout_like(shape, stored), shape)
+        value: jax.Array = stored.codes.astype(jnp.float32) * scales
         return value
 
 
@@ -352,12 +345,21 @@ def _is_negative(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, jnp.int32) < 0
 
 
-def _scales(x: jax.Array, layout: Layout, largest: float, smallest: float = 1.0) -> jax.Array:
+def _scales(
+    x: jax.Array,
+    layout: Layout,
+    largest: float,
+    smallest: float = 1.0,
+    *,
+    reader: jax.Array | None = None,
+) -> jax.Array:
     """What the codes of each block are multiplied by: shape (*kept axes, number of blocks).
 
     0 for a block of zeros, NaN where an entry is. An inf counts as the largest number: as a scale
     it would make zeros of its block NaN. The codes' values, but zero, are from `smallest` to
     `largest`: neither product underflows or overflows.
+
+    Only the maxima are formed before `reader` is there, in the shape of `x`.
     """
     rows = _magnitude(x)
     rows = jnp.where(rows == _INFINITE, _LARGEST, rows).reshape(*x.shape[: layout.kept], -1)
@@ -372,6 +374,8 @@ def _scales(x: jax.Array, layout: Layout, largest: float, smallest: float = 1.0)
         padding = [(0, 0, 0)] * (rest.ndim - 1) + [(0, missing, 0)]
         parts.append(_maxima(jax.lax.pad(rest, jnp.int32(0), padding)[..., None, :]))
     maxima = jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0]
+    if reader is not None:
+        maxima = written_after(maxima, one_of_each_block(reader, layout))
     scales = jax.lax.bitcast_convert_type(maxima, jnp.float32) * np.float32(1 / largest)
     # Below what overflows when the largest code is multiplied by it; NaN stays.
     most = np.float32(np.finfo(np.float32).max / largest * (1 - 1e-6))
@@ -396,41 +400,3 @@ def _maxima(blocks: jax.Array) -> jax.Array:
 
 def _inverse(scales: jax.Array) -> jax.Array:
     return jnp.where(scales == 0, 0.0, 1 / jnp.where(scales == 0, 1.0, scales))
-
-
-def _spread(scales: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
-    """The scale of each entry of an array of this shape."""
-    axes = shape[: layout.kept]
-    n = math.prod(shape[layout.kept :])
-    each = jnp.broadcast_to(scales[..., None], (*axes, layout.blocks, layout.length))
-    each = each.reshape(*axes, layout.blocks * layout.length)
-    each = each if each.shape[-1] == n else each[..., :n]
-    return each.reshape(shape)
-
-
-def _packed(code: jax.Array, layout: Layout) -> jax.Array:
-    """Two codes to a byte: those of a block's first half below those of its second half.
-
-    Shape (*kept axes, bytes): the last block is filled with zeros.
-    """
-    axes, half = code.shape[: layout.kept], layout.length // 2
-    rows = (code & 15).reshape(*axes, -1)
-    missing = layout.blocks * layout.length - rows.shape[-1]
-    if missing:
-        padding = [(0, 0, 0)] * (rows.ndim - 1) + [(0, missing, 0)]
-        rows = jax.lax.pad(rows, jnp.int32(0), padding)
-    halves = rows.reshape(*axes, layout.blocks, 2, half)
-    shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, halves.shape, halves.ndim - 2)
-    # A sum and not an "or" of two slices, for which XLA's CPU backend stores what is sliced.
-    packed = jnp.sum(halves << shifts, axis=-2)
-    return packed.astype(jnp.uint8).reshape(*axes, layout.blocks * half)
-
-
-def _unpacked(codes: jax.Array, layout: Layout, shape: tuple[int, ...]) -> jax.Array:
-    """The codes that share bytes, in an array of this shape: int32 from 0 to 15."""
-    axes, half = shape[: layout.kept], layout.length // 2
-    packed = codes.astype(jnp.int32).reshape(*axes, layout.blocks, 1, half)
-    wide = jnp.broadcast_to(packed, (*axes, layout.blocks, 2, half))
-    shifts = 4 * jax.lax.broadcasted_iota(jnp.int32, wide.shape, wide.ndim - 2)
-    rows = ((wide >> shifts) & 15).reshape(*axes, layout.blocks * layout.length)
-    return rows[..., : math.prod(shape[layout.kept :])].reshape(shape)

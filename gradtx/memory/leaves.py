@@ -15,6 +15,7 @@ import numpy as np
 from gradtx.core.leaf import is_optimised
 from gradtx.core.partition import leaves_with_paths
 from gradtx.core.slot import Blocks, Params
+from gradtx.memory.halves import Halved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +113,8 @@ def check_on_device(x: jax.Array, path: str, wrapper: str) -> None:
 
 
 def is_in_place(node: Any) -> bool:
-    """Whether a node stands in the place of a parameter: blocks, or what holds nothing."""
-    return isinstance(node, Blocks) or not jax.tree.leaves(node)
+    """Whether a node stands in the place of a parameter: a whole array's parts, or nothing."""
+    return isinstance(node, Blocks | Halved) or not jax.tree.leaves(node)
 
 
 def with_blocks(tree: Any, leaves: Any) -> Any:

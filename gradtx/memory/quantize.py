@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core.hashing import hashed_bits, seed_of
+from gradtx.core.hashing import seed_of
 from gradtx.core.hyper import check_steps
-from gradtx.core.leaf import written_after
 from gradtx.core.map_params import Place, check_slot_names, map_slots
 from gradtx.core.numerics import safe_increment, zero_count
 from gradtx.core.partition import check_rule, check_rules_fit, first_fit
@@ -28,7 +27,10 @@ from gradtx.core.slot import Blocks, Count, Inner, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import show, static
 from gradtx.memory.batch import Batch, put_into
-from gradtx.memory.formats import FORMATS, Format, Layout, PowerFormat, layout_like, layout_of
+from gradtx.memory.encode import decode_leaf, encode_leaf
+from gradtx.memory.formats import FORMATS, Format, PowerFormat
+from gradtx.memory.halves import only_full, with_halves
+from gradtx.memory.layout import Layout, layout_like, layout_of
 from gradtx.memory.leaves import (
     KnownLeaf,
     check_on_device,
@@ -197,8 +199,11 @@ class quantize_state(GradientTransformation):
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
         leaves = known_leaves(updates if params is None else params)
-        inner_state, stored = self._decoded(state.inner_state, leaves)
-        new, inner_state = self.inner.transform(updates, inner_state, params, **extra_args)
+        inner_state, stored = self._decoded(state.inner_state, leaves, in_halves=True)
+        new, inner_state = with_halves(
+            lambda inner: self.inner.transform(updates, inner, params, **extra_args), inner_state
+        )
+        new = only_full(new)
         return new, self._after(inner_state, leaves, stored, state.count, new)
 
     def step(
@@ -206,9 +211,12 @@ class quantize_state(GradientTransformation):
     ) -> tuple[Params, State]:
         updates = self._checked(updates, state, params, extra_args)
         leaves = known_leaves(params)
-        inner_state, stored = self._decoded(state.inner_state, leaves)
-        params, inner_state = self.inner.step(updates, inner_state, params, **extra_args)
-        return params, self._after(inner_state, leaves, stored, state.count, params)
+        inner_state, stored = self._decoded(state.inner_state, leaves, in_halves=True)
+        new, inner_state = with_halves(
+            lambda inner: self.inner.step(updates, inner, params, **extra_args), inner_state
+        )
+        new = only_full(new)
+        return new, self._after(inner_state, leaves, stored, state.count, new)
 
     def decoded(self, state: State, params: Params) -> State:
         """The state of the inner transformation, in float32.
@@ -222,14 +230,23 @@ class quantize_state(GradientTransformation):
     def lookahead_point(self, state: State, params: Params) -> Params:
         return self.inner.lookahead_point(self.decoded(state, params), params)
 
-    def _decoded(self, inner_state: State, leaves: Any) -> tuple[State, list[Any]]:
-        """The inner state in float32, and the trees as they were stored, in order."""
+    def _decoded(
+        self, inner_state: State, leaves: Any, *, in_halves: bool = False
+    ) -> tuple[State, list[Any]]:
+        """The inner state in float32, and the trees as they were stored, in order.
+
+        Args:
+          inner_state: as it is stored.
+          leaves: a `KnownLeaf` for each parameter.
+          in_halves: puts `Halved` in the place of arrays whose codes share bytes, in a step that
+            is compiled.
+        """
         stored: list[Any] = []
 
         def decode(place: Place, tree: Any) -> Any:
             tree = with_blocks(tree, leaves)
             stored.append(tree)
-            batch = Batch(_decode)
+            batch = Batch(decode_leaf)
 
             def each(x: Any, leaf: KnownLeaf) -> Any:
                 format = self._format(place, leaf) if jax.tree.leaves(x) else None
@@ -241,7 +258,8 @@ class quantize_state(GradientTransformation):
                         f"that {show(format)} makes of {leaf.shape}; was the state made by init "
                         "with these parameters and formats?"
                     )
-                return batch.add((format, leaf.shape), x)
+                traced = isinstance(jax.tree.leaves(x)[0], jax.core.Tracer)
+                return batch.add((format, leaf.shape, in_halves and traced), x)
 
             marked = jax.tree.map(each, tree, leaves, is_leaf=is_in_place)
             return put_into(marked, batch.results())
@@ -271,12 +289,13 @@ class quantize_state(GradientTransformation):
             ) -> Layout | None:
                 old = next(olds)
                 if isinstance(old, Blocks):
-                    return layout_like(leaf.shape, old.scales)
+                    return layout_like(leaf.shape, old)
                 return Layout(0, 1, 1) if _is_encoded(old, format) else None
 
             encoded.append(self._encoded(place, tree, leaves, layout, count, written))
         parts = reversed(encoded)
         inner_state = map_slots(self.inner, lambda place, tree: next(parts), inner_state)
+        inner_state = only_full(inner_state)
         return QuantizeState(safe_increment(count), inner_state)
 
     def _encoded(
@@ -292,13 +311,13 @@ class quantize_state(GradientTransformation):
 
         Args:
           place: where it stands.
-          tree: in float32.
+          tree: in float32, with `Halved` in the place of arrays.
           leaves: a `KnownLeaf` for each parameter.
           layout: says how blocks lie in an array; `None` where it stays as it is.
           count: steps made.
-          written: by path, what was last written of a leaf; the new codes are added.
+          written: by path, what was last written of a leaf; what is stored is added.
         """
-        batch = Batch(_encode)
+        batch = Batch(encode_leaf)
         keep_nonzero = place.slot is None or place.slot.nonnegative
         paths = []
 
@@ -314,13 +333,12 @@ class quantize_state(GradientTransformation):
                 seed = seed_of(f"{place.name}/{leaf.path}", count)
             before = written.get(leaf.path)
             paths.append(leaf.path)
-            before = before if getattr(before, "shape", None) == leaf.shape else None
             return batch.add((format, blocks, keep_nonzero), x, seed, before)
 
         marked = jax.tree.map(each, tree, leaves, is_leaf=is_in_place)
         results = batch.results()
         for path, result in zip(paths, results, strict=True):
-            written[path] = result.codes if isinstance(result, Blocks) else result
+            written[path] = result
         return put_into(marked, results)
 
     def _format(self, place: Place, leaf: KnownLeaf) -> Format | None:
@@ -378,29 +396,3 @@ def _check_format(name: str, format: Any) -> None:
             raise ValueError(f"{name} must be one of {known}, a format or None; got {format!r}")
     elif format is not None and not isinstance(format, Format):
         raise TypeError(f"{name} must be a format, the name of one, or None; got {format!r}")
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _decode(format: Format, shape: tuple[int, ...], shared: None, stored: Any) -> jax.Array:
-    return format.decode(stored, shape)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _encode(
-    format: Format,
-    layout: Layout,
-    keep_nonzero: bool,
-    shared: None,
-    x: jax.Array,
-    seed: jax.Array | None,
-    before: jax.Array | None,
-) -> Any:
-    bits = None if seed is None else hashed_bits(x.shape, seed)
-    stored = format.encode(x, layout, bits, keep_nonzero)
-    if before is None:
-        return stored
-    if not isinstance(stored, Blocks):
-        return written_after(stored, before)
-    if stored.codes.shape != before.shape:
-        return stored
-    return Blocks(written_after(stored.codes, before), stored.scales)

@@ -13,7 +13,8 @@ import pytest
 
 import gradtx
 from gradtx.core.slot import Blocks
-from gradtx.memory.formats import FORMATS, FloatFormat, PowerFormat, layout_like, layout_of
+from gradtx.memory.formats import FORMATS, FloatFormat, PowerFormat
+from gradtx.memory.layout import halves, layout_of
 
 POWERS = [name for name, format in FORMATS.items() if isinstance(format, PowerFormat)]
 SCALED = [name for name in FORMATS if name != "bfloat16"]
@@ -198,41 +199,31 @@ def test_rounding_at_random_is_right_on_average(name):
     assert back[:, 1:-1].std(0).max() > 0
 
 
-@hypothesis.given(
-    shape=st.lists(st.integers(1, 70), max_size=4).map(tuple),
-    block=st.sampled_from([16, 64, 256]),
-    packed=st.booleans(),
-)
-def test_the_shapes_tell_the_layout(shape, block, packed):
-    made = layout_of(shape, (1,) * len(shape), block, 0.5 if packed else 1.0)
-    scales = np.zeros((*shape[: made.kept], made.blocks))
-    assert layout_like(shape, scales) == made
-    assert made.length <= max(block, 2)
-
-
-@pytest.mark.parametrize(
-    "shape, shards, expected",
-    [
-        ((1000, 1000), (1, 1), (1, 256, 4)),
-        ((3, 3, 64, 64), (1, 1, 1, 1), (2, 256, 16)),
-        ((3, 3, 64, 64), (1, 1, 1, 2), (3, 32, 2)),
-        ((3, 3, 64, 64), (1, 1, 2, 1), (3, 64, 1)),
-        ((8, 1024), (1, 8), (1, 128, 8)),
-        ((8, 1024), (8, 1), (1, 256, 4)),
-        ((), (), (0, 2, 1)),
-    ],
-)
-def test_blocks_stay_within_shards(shape, shards, expected):
-    assert tuple(layout_of(shape, shards, 256, 1.0)) == expected
-
-
 def test_packed_bytes():
     x = jnp.asarray([7.0, -1.75, 0.0, 7.0], jnp.float32)  # codes 7, -3.5 -> -4 or -3, 0, 7
-    stored = FORMATS["signed4"].encode(x, layout(FORMATS["signed4"], (4,)), None, False)
-    assert isinstance(stored, Blocks) and stored.codes.dtype == jnp.uint8
-    low, high = np.asarray(stored.codes) & 15, np.asarray(stored.codes) >> 4
-    assert low.tolist()[0] == 7 and high.tolist() == [0, 7]
-    assert low.tolist()[1] in (12, 13)
+    for rows in (x, jnp.stack([x[:2], x[2:]])):  # a block's halves; two rows
+        stored = FORMATS["signed4"].encode(
+            rows, layout(FORMATS["signed4"], rows.shape), None, False
+        )
+        assert isinstance(stored, Blocks) and stored.codes.dtype == jnp.uint8
+        low, high = np.asarray(stored.codes).ravel() & 15, np.asarray(stored.codes).ravel() >> 4
+        assert low.tolist()[0] == 7 and high[0] == 0
+        assert low.tolist()[1] in (12, 13)
+
+
+@pytest.mark.parametrize("name", ["signed4", "unsigned4", "wide4"])
+@pytest.mark.parametrize("shape", [(6, 300), (3, 300), (67, 40), (3, 3, 64, 64), (300,)])
+def test_halves_of_what_is_decoded(name, shape):
+    format = FORMATS[name]
+    x = jnp.abs(normal(shape))
+    made = layout(format, shape)
+    stored, back = both_ways(format, x, None, True)
+    for found, expected in zip(
+        format.decoded_halves(stored, shape), halves(back, made), strict=True
+    ):
+        np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+    assert format.fits(stored, shape) and not format.fits(stored, (2, *shape))
+    assert sum(part.nbytes for part in stored) == format.stored_bytes(shape)
 
 
 def dynamic_map(signed):
