@@ -23,6 +23,7 @@ from jax.typing import DTypeLike
 
 from gradtx.core.slot import Blocks
 from gradtx.core.value import Value, dtype, static
+from gradtx.memory.hashing import hashed_bits
 
 LEAST_PRODUCT = 1.2e-38  # just above the least normal float32, below which XLA flushes to zero
 
@@ -114,14 +115,14 @@ class Format(Value):
         return "nearest"
 
     def encode(
-        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
+        self, x: jax.Array, layout: Layout, seed: jax.Array | None, keep_nonzero: bool
     ) -> Any:
         """What is stored of `x`.
 
         Args:
           x: float32.
           layout: of the blocks.
-          bits: uint32 in the shape of `x` to round by at random; `None` rounds to nearest.
+          seed: uint32, shape (), to round by at random; `None` rounds to nearest.
           keep_nonzero: whether what is not zero must not become zero.
         """
         raise NotImplementedError  # abstract
@@ -197,7 +198,7 @@ class PowerFormat(Format):
 
     @property
     def default_rounding(self) -> str:
-        return "nearest" if self.bits == 8 else "stochastic"
+        return "nearest" if self.bits == 8 and self.signed else "stochastic"
 
     def stored_bytes(self, shape: tuple[int, ...]) -> int:
         """The bytes that an array of this shape takes, unless shards divide it.
@@ -220,18 +221,20 @@ class PowerFormat(Format):
         return largest
 
     def encode(
-        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
+        self, x: jax.Array, layout: Layout, seed: jax.Array | None, keep_nonzero: bool
     ) -> Blocks:
         scales = _scales(x, layout, float(self._largest**self.power))
         y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
         root = _raised(y, 1 / self.power)
-        if bits is None:
+        if seed is None:
             code = (root + 0.5).astype(jnp.int32)
         else:
+            bits = hashed_bits(x.shape, seed)
             low = jnp.floor(root)
             fair = 1 if self.signed else 1 / 4
             below, above = (_raised(c, self.power * fair) for c in (low, low + 1))
-            uniform = (bits >> 8).astype(jnp.float32) * 2.0**-24
+            # By way of int32: uint32 to float32 is no one instruction on most CPUs.
+            uniform = (bits >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24
             up = uniform * (above - below) < _raised(y, fair) - below
             code = low.astype(jnp.int32) + up.astype(jnp.int32)
         code = jnp.minimum(code, self._largest)
@@ -287,7 +290,7 @@ class FloatFormat(Format):
         return self.dtype
 
     def encode(
-        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
+        self, x: jax.Array, layout: Layout, seed: jax.Array | None, keep_nonzero: bool
     ) -> Any:
         info = jnp.finfo(self.dtype)  # type: ignore[no-untyped-call]
         if not self.default_block:
