@@ -90,9 +90,9 @@ class quantize_state(GradientTransformation):
       min_size: leaves with fewer entries are stored as they are.
       rounding: `"nearest"`, or `"stochastic"`: right on average, by a hash of the step, the
         slot, the leaf's path and the entry's index, so that it does not depend on sharding;
-        `None` for nearest in 8 bits or more and stochastic in 4, where rounding to nearest
-        loses most changes of a moment. On average right is the value, and the fourth root in
-        formats without negative numbers: then steps by 1/sqrt(nu) are, see `PowerFormat`.
+        `None` for nearest in floats and signed 8 bits, and stochastic in formats of 4 bits or
+        without negative numbers: to nearest, a second moment stands still. On average right is
+        the value; without negative numbers its fourth root, see `PowerFormat`.
 
     Raises:
       TypeError, ValueError: an argument is not of its type, or out of its range; there is no

@@ -291,13 +291,17 @@ def test_rounding_follows_from_the_format():
         state = jax.jit(tx.update)(params, tx.init(params), params)[1]
         return [np.asarray(gradtx.tree.get(state, name).codes) for name in ("mu", "nu")]
 
-    usual = {"8bit": "nearest", "4bit": "stochastic", "float8_e4m3": "nearest"}
+    usual = {
+        "8bit": ("nearest", "stochastic"),
+        "4bit": ("stochastic", "stochastic"),
+        "float8_e4m3": ("nearest", "nearest"),
+    }
     found = {formats: codes(formats) for formats in usual}
-    for formats, rounding in usual.items():
-        for a, b in zip(found[formats], codes(formats, rounding), strict=True):
-            np.testing.assert_array_equal(a, b)
-    for a, b in zip(found["4bit"], codes("4bit", "nearest"), strict=True):
-        assert (a != b).mean() > 0.1
+    for formats, roundings in usual.items():
+        for i, rounding in enumerate(roundings):
+            np.testing.assert_array_equal(found[formats][i], codes(formats, rounding)[i])
+    for formats, i in (("8bit", 1), ("4bit", 0), ("4bit", 1)):
+        assert (found[formats][i] != codes(formats, "nearest")[i]).mean() > 0.1
     mixed = codes({"mu": "signed4", "nu": "unsigned8"})
     np.testing.assert_array_equal(mixed[0], found["4bit"][0])
     np.testing.assert_array_equal(mixed[1], found["8bit"][1])
@@ -422,9 +426,17 @@ def final_losses(tx, seeds=12, steps=300):
     return np.asarray(train(params, batches), np.float64)
 
 
-@pytest.mark.parametrize("formats, most", [("8bit", 0.005), ("4bit", 0.03)])
-def test_it_trains_as_float32(formats, most):
-    tx = gradtx.adamw(3e-3)
+@pytest.mark.parametrize(
+    "tx, formats, most",
+    [
+        (gradtx.adamw(3e-3), "8bit", 0.02),
+        (gradtx.adamw(3e-3), "4bit", 0.04),
+        (gradtx.adagrad(3e-2), "8bit", 0.005),
+    ],
+    ids=["adamw-8bit", "adamw-4bit", "adagrad-8bit"],
+)
+def test_it_trains_as_float32(tx, formats, most):
+    """Rounded to nearest, adamw in 4 bits ends at 0.81 of it, adagrad in 8 bits at 1.03."""
     exact = final_losses(tx).mean()
     close = final_losses(gradtx.quantize_state(tx, formats, min_size=1)).mean()
-    assert exact < 0.3 and abs(close / exact - 1) < most
+    assert exact < 0.4 and abs(close / exact - 1) < most
