@@ -23,7 +23,6 @@ from jax.typing import DTypeLike
 
 from gradtx.core.slot import Blocks
 from gradtx.core.value import Value, dtype, static
-from gradtx.memory.hashing import hashed_bits
 
 LEAST_PRODUCT = 1.2e-38  # just above the least normal float32, below which XLA flushes to zero
 
@@ -115,14 +114,14 @@ class Format(Value):
         return "nearest"
 
     def encode(
-        self, x: jax.Array, layout: Layout, seed: jax.Array | None, keep_nonzero: bool
+        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
     ) -> Any:
         """What is stored of `x`.
 
         Args:
           x: float32.
           layout: of the blocks.
-          seed: uint32, shape (), to round by at random; `None` rounds to nearest.
+          bits: uint32 in the shape of `x` to round by at random; `None` rounds to nearest.
           keep_nonzero: whether what is not zero must not become zero.
         """
         raise NotImplementedError  # abstract
@@ -221,15 +220,14 @@ class PowerFormat(Format):
         return largest
 
     def encode(
-        self, x: jax.Array, layout: Layout, seed: jax.Array | None, keep_nonzero: bool
+        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
     ) -> Blocks:
         scales = _scales(x, layout, float(self._largest**self.power))
         y = jnp.abs(x) * _spread(_inverse(scales), layout, x.shape)
         root = _raised(y, 1 / self.power)
-        if seed is None:
+        if bits is None:
             code = (root + 0.5).astype(jnp.int32)
         else:
-            bits = hashed_bits(x.shape, seed)
             low = jnp.floor(root)
             fair = 1 if self.signed else 1 / 4
             below, above = (_raised(c, self.power * fair) for c in (low, low + 1))
@@ -290,7 +288,7 @@ class FloatFormat(Format):
         return self.dtype
 
     def encode(
-        self, x: jax.Array, layout: Layout, seed: jax.Array | None, keep_nonzero: bool
+        self, x: jax.Array, layout: Layout, bits: jax.Array | None, keep_nonzero: bool
     ) -> Any:
         info = jnp.finfo(self.dtype)  # type: ignore[no-untyped-call]
         if not self.default_block:

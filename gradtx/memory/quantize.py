@@ -28,7 +28,7 @@ from gradtx.core.transformation import GradientTransformation, as_transformation
 from gradtx.core.value import show, static
 from gradtx.memory.batch import Batch, put_into
 from gradtx.memory.formats import FORMATS, Format, Layout, PowerFormat, layout_like, layout_of
-from gradtx.memory.hashing import seed_of
+from gradtx.memory.hashing import hashed_bits, seed_of
 from gradtx.memory.leaves import KnownLeaf, is_in_place, known_leaves, with_blocks
 
 # From what is known of a slot to its format: signed, never negative, unknown.
@@ -390,7 +390,8 @@ def _encode(
     seed: jax.Array | None,
     before: jax.Array | None,
 ) -> Any:
-    stored = format.encode(x, layout, seed, keep_nonzero)
+    bits = None if seed is None else hashed_bits(x.shape, seed)
+    stored = format.encode(x, layout, bits, keep_nonzero)
     if before is None:
         return stored
     if not isinstance(stored, Blocks):

@@ -14,6 +14,7 @@ import pytest
 import gradtx
 from gradtx.core.slot import Blocks
 from gradtx.memory.formats import FORMATS, FloatFormat, PowerFormat, layout_like, layout_of
+from gradtx.memory.hashing import hashed_bits
 
 POWERS = [name for name, format in FORMATS.items() if isinstance(format, PowerFormat)]
 SCALED = [name for name in FORMATS if name != "bfloat16"]
@@ -175,7 +176,8 @@ ROUNDED += [PowerFormat(bits, power, signed=False) for bits in (4, 8) for power 
 
 
 def rounded_at_random(format, x, seed=0):
-    stored = format.encode(x, layout(format, x.shape, 64), jnp.uint32(seed), False)
+    bits = np.random.default_rng(seed).integers(0, 2**32, x.shape, np.uint32)
+    stored = format.encode(x, layout(format, x.shape, 64), jnp.asarray(bits), False)
     return np.asarray(format.decode(stored, x.shape), np.float64)
 
 
@@ -195,10 +197,6 @@ def test_rounding_at_random_is_right_on_average(format):
     assert (np.abs(error) <= step * 1.01 + 1e-6).all()
     ups = error[:, 1:-1] > 0
     assert 0.1 < ups.mean() < 0.9
-    likely = np.abs(np.corrcoef(ups[:, ups.std(0) > 0.3], rowvar=False))
-    assert likely[~np.eye(len(likely), dtype=bool)].max() < 6 / np.sqrt(repeats)
-    one, again, other = (rounded_at_random(format, many[:8], seed) for seed in (0, 0, 1))
-    assert (one == again).all() and (one != other).any()
 
 
 def test_steps_by_a_second_moment_are_right_on_average():
@@ -209,7 +207,7 @@ def test_steps_by_a_second_moment_are_right_on_average():
 
     def body(nu, seed):
         nu = nu + (square - nu) * jnp.float32(0.02)
-        stored = format.encode(nu, blocks, seed, True)
+        stored = format.encode(nu, blocks, hashed_bits(nu.shape, seed), True)
         nu = format.decode(stored, nu.shape)
         return nu, jnp.sqrt(square / nu)
 
