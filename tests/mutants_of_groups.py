@@ -2,8 +2,9 @@
 
 GROUPS = {
     "core/hashing": [
-        ("def hashed_bits", "pcg_hash(bits + seed)", "bits + seed"),
-        ("def hashed_bits", "bits = pcg_hash(index)", "bits = index"),
+        ("def hashed_bits", "pcg_hash(bits * (seed | np.uint32(1)) + seed)", "bits + seed"),
+        ("def hashed_bits", "(seed | np.uint32(1))", "np.uint32(1)"),
+        ("def hashed_bits", "seed | np.uint32(1)", "seed"),
         ("def hashed_normal", "np.sqrt(0.5)", "np.sqrt(1.0)"),
         ("def hashed_normal", "for each in seeds", "for each in (seeds[0], seeds[0])"),
         ("def _normal", "(bits >> 9)", "(bits >> 8)"),

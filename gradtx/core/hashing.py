@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import math
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,29 +26,23 @@ def pcg_hash(v: jax.Array) -> jax.Array:
     return (word >> 22) ^ word
 
 
-def hashed_bits(
-    shape: tuple[int, ...],
-    *seeds: jax.Array,
-    part: Callable[[jax.Array], jax.Array] = lambda entries: entries,
-) -> jax.Array:
+def hashed_bits(shape: tuple[int, ...], *seeds: jax.Array) -> jax.Array:
     """Random bits that depend on the seeds and on the index of each entry, not on sharding.
 
     Args:
-      shape: of an array.
+      shape: of the result.
       *seeds: uint32, shape (); two have as many values as a key of JAX's.
-      part: takes the entries that bits are wanted of from an array; by default all.
 
     Returns:
-      uint32 for each of them. Arrays of more than 2^32 entries repeat.
+      uint32 of this shape. Arrays of more than 2^32 entries repeat.
     """
-    index = part(jnp.zeros(shape, jnp.uint32))
+    bits = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         stride = jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32)
-        index += part(jax.lax.broadcasted_iota(jnp.uint32, shape, axis)) * stride
-    # Hashed before a seed is added: otherwise one seed's bits are another's, shifted.
-    bits = pcg_hash(index)
+        bits += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
     for seed in seeds:
-        bits = pcg_hash(bits + seed)
+        # By an odd factor of its own: otherwise one seed's bits are another's, shifted.
+        bits = pcg_hash(bits * (seed | np.uint32(1)) + seed)
     return bits
 
 

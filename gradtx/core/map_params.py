@@ -37,10 +37,12 @@ class Place:
       name: of the field or key that holds it; in a foreign state the nearest one, and `""`
         where there is none.
       slot: what the state says of it; `None` in a foreign state, which says nothing.
+      path: the steps that lead to it from the root of the state.
     """
 
     name: str
     slot: Slot | None
+    path: tuple[Any, ...] = ()
 
 
 def map_slots(
@@ -71,7 +73,7 @@ def map_slots(
     def kept(name: str, kind: Kind | None, tree: Any) -> Any:
         return tree if others is None else others(name, kind, tree)
 
-    def visit(state: Any, name: str, made: Callable[[], Any]) -> Any:
+    def visit(state: Any, path: tuple[Any, ...], name: str, made: Callable[[], Any]) -> Any:
         """`made()` is what `init` makes of a placeholder, in the place of `state`."""
         below, rebuild = children(state)
         declared: dict[str, Kind] = {}
@@ -80,7 +82,7 @@ def map_slots(
         else:
             pattern = made()
             if isinstance(pattern, Placeholder):
-                return f(Place(name, None), state)
+                return f(Place(name, None, path), state)
             expected = [key for key, _ in children(pattern)[0]]
             if not expected:
                 return kept(name, None, state)
@@ -94,9 +96,10 @@ def map_slots(
             kind = declared[key.name] if declared else Nested()
             child_name = str(getattr(key, "name", getattr(key, "key", name)))
             if isinstance(kind, Slot):
-                new.append(f(Place(child_name, kind), child))
+                new.append(f(Place(child_name, kind, (*path, key)), child))
             elif isinstance(kind, Nested):
-                new.append(visit(child, child_name, functools.partial(_child, made, i)))
+                below_made = functools.partial(_child, made, i)
+                new.append(visit(child, (*path, key), child_name, below_made))
             else:
                 new.append(kept(child_name, kind, child))
         return rebuild(new)
@@ -105,7 +108,7 @@ def map_slots(
     def made() -> Any:
         return _made_of_placeholder(initable)
 
-    return visit(state, "", made)
+    return visit(state, (), "", made)
 
 
 def check_slot_names(argument: str, names: Iterable[Any], there: Sequence[str]) -> None:

@@ -97,7 +97,10 @@ class quantize_state(GradientTransformation):
         bits and 128 in 4.
       min_size: leaves with fewer entries are stored as they are.
       rounding: `"nearest"`, or `"stochastic"`: right on average, by a hash of the step, the
-        leaf's path and the entry's index, so that it does not depend on sharding.
+        slot, the leaf's path and the entry's index, so that it does not depend on sharding;
+        `None` for nearest in floats and signed 8 bits, and stochastic in formats of 4 bits or
+        without negative numbers: to nearest, a second moment stands still. On average right is
+        the value; without negative numbers its fourth root, see `PowerFormat`.
 
     Raises:
       TypeError, ValueError: an argument is not of its type, or out of its range; there is no
@@ -126,7 +129,7 @@ class quantize_state(GradientTransformation):
     paths: tuple[tuple[Any, Any], ...] = static(default=(), kw_only=True)
     block: int | None = static(default=None, kw_only=True)
     min_size: int = static(default=4096, kw_only=True)
-    rounding: str = static(default="nearest", kw_only=True)
+    rounding: str | None = static(default=None, kw_only=True)
 
     def validate(self) -> None:
         object.__setattr__(self, "inner", as_transformation(self.inner))
@@ -147,8 +150,8 @@ class quantize_state(GradientTransformation):
             if self.block & (self.block - 1):
                 raise ValueError(f"block must be a power of two, got {self.block}")
         check_steps("min_size", self.min_size)
-        if self.rounding not in ROUNDINGS:
-            raise ValueError(f"rounding must be one of {ROUNDINGS}, got {self.rounding!r}")
+        if self.rounding not in (None, *ROUNDINGS):
+            raise ValueError(f"rounding must be one of {ROUNDINGS} or None, got {self.rounding!r}")
 
     def init(self, params: Params) -> QuantizeState:
         check_rules_fit([rule for rule, _ in self.paths], params)
@@ -329,8 +332,8 @@ class quantize_state(GradientTransformation):
             if format is None or blocks is None:
                 return x
             seed = None
-            if self.rounding == "stochastic":
-                seed = seed_of(f"{place.name}/{leaf.path}", count)
+            if (self.rounding or format.default_rounding) == "stochastic":
+                seed = seed_of(jax.tree_util.keystr(place.path) + "/" + leaf.path, count)
             before = written.get(leaf.path)
             paths.append(leaf.path)
             return batch.add((format, blocks, keep_nonzero), x, seed, before)

@@ -35,8 +35,11 @@ def draws(tree, key):
         seeds = np.asarray(jax.random.bits(step_key, (2, 2, 2), jnp.uint32), np.uint64)[0]
         for name, x in tree.items():
             first, second = pcg((seeds + np.uint64(zlib.crc32(f"[{name!r}]".encode()))) % 2**32)
-            index = pcg(np.arange(x.size, dtype=np.uint64))
-            high, low = (pcg((pcg((index + s) % 2**32) + r) % 2**32) for s, r in (first, second))
+            index = np.arange(x.size, dtype=np.uint64)
+            high, low = (
+                pcg((pcg((index * (s | 1) + s) % 2**32) * (r | 1) + r) % 2**32)
+                for s, r in (first, second)
+            )
             k = high * 2**20 + low // 2**12
             u = (k.astype(float) + 0.5) / 2**51 - 1
             found[name].append(np.sqrt(2) * scipy.special.erfinv(u).reshape(x.shape))
