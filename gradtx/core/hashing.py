@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,20 +27,25 @@ def pcg_hash(v: jax.Array) -> jax.Array:
     return (word >> 22) ^ word
 
 
-def hashed_bits(shape: tuple[int, ...], *seeds: jax.Array) -> jax.Array:
+def hashed_bits(
+    shape: tuple[int, ...],
+    *seeds: jax.Array,
+    part: Callable[[jax.Array], jax.Array] = lambda entries: entries,
+) -> jax.Array:
     """Random bits that depend on the seeds and on the index of each entry, not on sharding.
 
     Args:
-      shape: of the result.
+      shape: of an array.
       *seeds: uint32, shape (); two have as many values as a key of JAX's.
+      part: takes the entries that bits are wanted of from an array; by default all.
 
     Returns:
-      uint32 of this shape. Arrays of more than 2^32 entries repeat.
+      uint32 for each of them. Arrays of more than 2^32 entries repeat.
     """
-    bits = jnp.zeros(shape, jnp.uint32)
+    bits = part(jnp.zeros(shape, jnp.uint32))
     for axis in range(len(shape)):
         stride = jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32)
-        bits += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+        bits += part(jax.lax.broadcasted_iota(jnp.uint32, shape, axis)) * stride
     for seed in seeds:
         # By an odd factor of its own: otherwise one seed's bits are another's, shifted.
         bits = pcg_hash(bits * (seed | np.uint32(1)) + seed)

@@ -35,6 +35,7 @@ from gradtx.core.transformation import EmptyState, GradientTransformation, as_tr
 from gradtx.core.value import items_of, show
 from gradtx.inspect.size import abstract_state, bytes_of
 from gradtx.memory.formats import PowerFormat
+from gradtx.memory.layout import layout_like
 from gradtx.memory.leaves import divided_as, shards_of
 
 SHAPE_RULES = {
@@ -410,8 +411,8 @@ def _on_a_device(entry: _Entry) -> int:
     """The bytes of an entry that one device holds, its axes divided as its parameter's are.
 
     Scales have the first axes of the parameter, and one for the blocks along its last, or along
-    last ones that are whole; where parts do not divide an axis, it is whole. Packed codes are
-    divided as the blocks that they fill.
+    last ones that are whole; where parts do not divide an axis, it is whole. Codes that share
+    bytes within a block are divided as the blocks that they fill.
     """
     if entry.param is None:
         return bytes_of(entry.stored)
@@ -421,9 +422,10 @@ def _on_a_device(entry: _Entry) -> int:
         parts = zip(x.shape, shards, strict=False)
         return math.prod([n // m if n % m == 0 else n for n, m in parts])
 
-    if isinstance(entry.stored, Blocks) and entry.stored.codes.shape != entry.param.shape:
-        scales = entry.stored.scales
-        return bytes_of(entry.stored) * held(scales) // scales.size
+    stored, shape = entry.stored, entry.param.shape
+    if isinstance(stored, Blocks) and stored.codes.shape != shape:
+        if layout_like(shape, stored).paired is None:
+            return bytes_of(stored) * held(stored.scales) // stored.scales.size
     return sum(held(x) * x.dtype.itemsize for x in jax.tree.leaves(entry.stored))
 
 

@@ -12,7 +12,7 @@ from gradtx.core.leaf import written_after
 from gradtx.core.slot import Blocks
 from gradtx.memory.formats import Format, PowerFormat
 from gradtx.memory.halves import Halved, full, is_halved
-from gradtx.memory.layout import Layout, halves, layout_like, packed_shape, unpacked
+from gradtx.memory.layout import Layout, halves, layout_like, unpacked
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -60,12 +60,9 @@ def encode_leaf(
 def _hashed_halves(
     shape: tuple[int, ...], seed: jax.Array, layout: Layout
 ) -> tuple[jax.Array, jax.Array]:
-    """Random bits of two entries that share a byte, from one hash of where this stands.
-
-    Rounding uses the upper 24 bits: of the second entry these are the first's lower ones.
-    """
-    bits = hashed_bits(packed_shape(shape, layout), seed)
-    return bits, bits << 8
+    """`halves` of `hashed_bits`; XLA's CPU backend makes no vectors of halves of what is hashed."""
+    low, high = (lambda x: halves(x, layout)[0]), (lambda x: halves(x, layout)[1])
+    return hashed_bits(shape, seed, part=low), hashed_bits(shape, seed, part=high)
 
 
 def _readers(before: Any, stored: Blocks, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:

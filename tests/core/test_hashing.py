@@ -90,3 +90,9 @@ def test_no_temporaries():
 
     compiled = jax.jit(noisy).lower(jnp.zeros((512, 512)), jnp.uint32(1)).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4096
+
+
+def test_bits_of_a_part_are_those_of_the_whole():
+    seed = seed_of("a", jnp.int32(3))
+    whole = hashed_bits((6, 5), seed)
+    np.testing.assert_array_equal(hashed_bits((6, 5), seed, part=lambda x: x[::2]), whole[::2])
