@@ -423,8 +423,11 @@ def _on_a_device(entry: _Entry) -> int:
         return math.prod([n // m if n % m == 0 else n for n, m in parts])
 
     stored, shape = entry.stored, entry.param.shape
-    codes_apart = isinstance(stored, Blocks) and stored.codes.shape != shape
-    if codes_apart and layout_like(shape, stored).paired is None:
+    if (
+        isinstance(stored, Blocks)
+        and stored.codes.shape != shape
+        and layout_like(shape, stored).paired is None
+    ):
         return bytes_of(stored) * held(stored.scales) // stored.scales.size
     return sum(held(x) * x.dtype.itemsize for x in jax.tree.leaves(entry.stored))
 
