@@ -37,6 +37,7 @@ ALSO = {
     "transforms/constrain": ("tests/optimizers/test_parity.py",),
     "transforms/noise": ("tests/optimizers/test_noisy_sgd.py",),
     "core/hashing": ("tests/optimizers/test_noisy_sgd.py",),
+    "inspect/size": ("tests/inspect/test_describe.py",),
     "transforms/decay": ("tests/optimizers/test_decay.py",),
     "testing": ("tests/test_laws.py",),
     "core/value": ("tests/optimizers/test_validation.py", "tests/optimizers/test_decay.py"),

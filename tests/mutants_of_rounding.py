@@ -90,7 +90,7 @@ ROUNDING = {
         ("def is_in_place", "Blocks | Halved", "Halved"),
         ("def is_in_place", "or not jax.tree.leaves(node)", ""),
         ("def with_blocks", "except (ValueError, TypeError)", "except ZeroDivisionError"),
-        ("def with_blocks", "== 2 else node", "> 0 else node"),
+        ("def _with_blocks", "== 2 and", "> 0 and"),
     ],
     "memory/formats": [
         ("class PowerFormat", "root + 0.5", "root"),

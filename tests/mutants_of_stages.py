@@ -311,7 +311,7 @@ STAGES = {
         ),
         ("class add_noise", " and not isinstance(self.key, bool)", ""),
         ("class add_noise", "or self.key < 0", ""),
-        ("class add_noise", "dtype == np.uint32 and shape == (2,)", "shape == (2,)"),
+        ("class add_noise", "dtype == np.uint32 and shape in", "shape in"),
         ("class add_noise", "jax.dtypes.prng_key) and shape == ()", "jax.dtypes.prng_key)"),
         (
             "class add_noise",

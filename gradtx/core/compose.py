@@ -50,7 +50,7 @@ class chain(GradientTransformation):
         done: list[tuple[Any, ...]] = []
         for tx, old in zip(self.transforms, state, strict=True):
             given = updates
-            again = _formed_again(done, params) if tx.uses_twice else None
+            again = _formed_again(done, params, extra_args) if _uses_twice(tx) else None
             if again is None:
                 updates, new = tx.transform(given, old, params, **extra_args)
             else:
@@ -163,17 +163,38 @@ def steps_in_place(tx: GradientTransformation) -> bool:
     return type(tx).step is not GradientTransformation.step
 
 
-def _formed_again(done: list[tuple[Any, ...]], params: Params | None) -> Updates | None:
+def _uses_twice(tx: GradientTransformation) -> bool:
+    return tx.uses_twice and _as_old_as_transform(tx, "transform_twice")
+
+
+def _formed_again(
+    done: list[tuple[Any, ...]], params: Params | None, extra_args: dict[str, Any]
+) -> Updates | None:
     """What the transformations before returned, formed a second time, or `None`.
 
     Args:
       done: each with the updates it was given, its state before and after.
       params: the parameters.
+      extra_args: those of the step.
     """
     again = None
     for tx, given, old, new in done:
-        again = tx.transform_again(given if again is None else again, old, new, params)
+        if not _as_old_as_transform(tx, "is_cheap", "transform_again"):
+            again = None
+            continue
+        given = given if again is None else again
+        again = tx.transform_again(given, old, new, params, **extra_args)
     return again
+
+
+def _as_old_as_transform(tx: GradientTransformation, *names: str) -> bool:
+    """Whether one of these belongs to `transform`: no subclass has overridden that alone."""
+    for cls in type(tx).__mro__:
+        if any(name in vars(cls) for name in names):
+            return True
+        if "transform" in vars(cls):
+            return False
+    return False
 
 
 def _check_length(count: int, state: State) -> None:

@@ -119,13 +119,21 @@ class GradientTransformation(Value):
         return self.update(updates, state, params, **extra_args)
 
     def transform_again(
-        self, updates: Updates, state: State, new_state: State, params: Params | None
+        self,
+        updates: Updates,
+        state: State,
+        new_state: State,
+        params: Params | None,
+        **extra_args: Any,
     ) -> Updates | None:
         """The updates that `transform` returned, formed again from the state that it returned.
 
-        `None` where that is not possible, or not cheap.
+        `None` where that is not possible, or not cheap. A subclass that overrides `transform`
+        alone is not asked.
         """
-        return self.transform(updates, state, params)[0] if self.is_cheap else None
+        if not self.is_cheap:
+            return None
+        return self.transform(updates, state, params, **extra_args)[0]
 
     def transform_twice(
         self,

@@ -16,7 +16,6 @@ from gradtx.core.leaf import is_optimised
 from gradtx.core.map_params import Place, map_slots
 from gradtx.core.partition import leaves_with_paths
 from gradtx.core.slot import (
-    Blocks,
     Boolean,
     Counter,
     History,
@@ -33,10 +32,9 @@ from gradtx.core.slot import (
 )
 from gradtx.core.transformation import EmptyState, GradientTransformation, as_transformation
 from gradtx.core.value import items_of, show
-from gradtx.inspect.size import abstract_state, bytes_of
+from gradtx.inspect.size import abstract_state, bytes_of, bytes_on_a_device
 from gradtx.memory.formats import PowerFormat
-from gradtx.memory.layout import layout_like
-from gradtx.memory.leaves import divided_as, shards_of
+from gradtx.memory.leaves import shards_of
 
 SHAPE_RULES = {
     Slot: "like parameter",
@@ -189,8 +187,9 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
       params: tree of arrays, or of `jax.ShapeDtypeStruct`; nothing is computed or allocated.
       shardings: tree of `jax.sharding.Sharding`, of the parameters' structure or a prefix of
         it; `None` in it for what every device holds whole. On an abstract mesh the devices
-        need not be there. A slot like the parameters is divided as they are; every device
-        holds the whole of any other. The blocks of `quantize_state` are those that `init` makes
+        need not be there. A slot like the parameters is divided as they are, as are the axes
+        that a smaller array keeps, if its shape tells which; every device holds the whole of
+        any other. The blocks of `quantize_state` are those that `init` makes
         of parameters that lie so; jitted, it does not see how an automatic axis is divided.
 
     Returns:
@@ -220,8 +219,7 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
     tx = as_transformation(tx)
     sharded = shardings is not None
     placed = _placed(params, shardings) if sharded else params
-    with divided_as(placed if sharded else ()):
-        state = abstract_state(tx, params)
+    state = abstract_state(tx, placed)
     flat = [(path, leaf) for path, leaf in leaves_with_paths(params) if is_optimised(leaf)]
     labels: dict[str, str] = {}
     found = list(_stages(tx, state, placed, "", 0, labels))
@@ -256,12 +254,14 @@ def describe(tx: Any, params: Params, shardings: Any = None) -> Description:
 class _Entry(NamedTuple):
     """What a slot holds for one parameter, or for none in particular.
 
-    `stored` is an array; for a parameter there may be several in the place of one.
+    `stored` is an array; for a parameter there may be several in the place of one. `origin` is the
+    parameter that a smaller array, or one with another axis in front, is formed from.
     """
 
     path: str
     param: Any
     stored: Any
+    origin: Any = None
 
 
 class _Held(NamedTuple):
@@ -329,7 +329,8 @@ def _held(tx: GradientTransformation, state: State, params: Params) -> list[_Hel
 
     def other(name: str, kind: Kind | None, tree: Any) -> None:
         rule = _OTHER if kind is None else SHAPE_RULES.get(type(kind), type(kind).__name__)
-        found.append(_Held(name, rule, _loose(tree)))
+        formed = isinstance(kind, Reduced | History)
+        found.append(_Held(name, rule, _formed(params, tree) if formed else _loose(tree)))
 
     try:
         map_slots(tx, like_params, state, other)
@@ -345,6 +346,15 @@ def _entries(params: Params, tree: Any) -> list[_Entry]:
     treedef: Any = jax.tree.structure(params, is_leaf=_is_none)
     pairs = zip(leaves_with_paths(params), treedef.flatten_up_to(tree), strict=True)
     return [_Entry(path, leaf, stored) for (path, leaf), stored in pairs if jax.tree.leaves(stored)]
+
+
+def _formed(params: Params, tree: Any) -> list[_Entry]:
+    """The arrays of a tree that holds some for each parameter, of other shapes."""
+    return [
+        _Entry("", None, x, param)
+        for _, param, stored in (entry[:3] for entry in _entries(params, tree))
+        for x in jax.tree.leaves(stored)
+    ]
 
 
 def _loose(tree: Any) -> list[_Entry]:
@@ -363,7 +373,7 @@ def _by_dtype(stage: int, held: _Held, sharded: bool) -> Iterator[DescribedSlot]
             shape_rule=held.shape_rule,
             dtype=dtype,
             bytes=sum(bytes_of(entry.stored) for entry in entries),
-            device_bytes=sum(map(_on_a_device, entries)) if sharded else None,
+            device_bytes=sum(bytes_on_a_device(*e[1:]) for e in entries) if sharded else None,
             paths=tuple(entry.path for entry in entries if entry.param is not None),
         )
 
@@ -405,31 +415,6 @@ def _sharded(path: str, leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
     except (ValueError, IndexError) as error:  # the latter in JAX 0.8
         raise ValueError(f"the sharding of {path!r} does not fit its shape: {error}") from error
     return placed
-
-
-def _on_a_device(entry: _Entry) -> int:
-    """The bytes of an entry that one device holds, its axes divided as its parameter's are.
-
-    Scales have the first axes of the parameter, and one for the blocks along its last, or along
-    last ones that are whole; where parts do not divide an axis, it is whole. Codes that share
-    bytes within a block are divided as the blocks that they fill.
-    """
-    if entry.param is None:
-        return bytes_of(entry.stored)
-    shards = shards_of(entry.param)
-
-    def held(x: Any) -> int:
-        parts = zip(x.shape, shards, strict=False)
-        return math.prod([n // m if n % m == 0 else n for n, m in parts])
-
-    stored, shape = entry.stored, entry.param.shape
-    if (
-        isinstance(stored, Blocks)
-        and stored.codes.shape != shape
-        and layout_like(shape, stored).paired is None
-    ):
-        return bytes_of(stored) * held(stored.scales) // stored.scales.size
-    return sum(held(x) * x.dtype.itemsize for x in jax.tree.leaves(entry.stored))
 
 
 def _saved(stored: Any, bits: int) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import jax
 
 from gradtx.core.leaf import is_optimised
-from gradtx.core.slot import Params, State
+from gradtx.core.slot import Blocks, Params, State
 from gradtx.core.transformation import GradientTransformation, as_transformation
+from gradtx.memory.layout import layout_like
+from gradtx.memory.leaves import divided_as, shards_of
 
 
 def state_bytes(tx: Any, params: Params) -> int:
@@ -33,8 +37,58 @@ def bytes_of(tree: Any) -> int:
     return sum(sizes)
 
 
+def bytes_on_a_device(param: Any, stored: Any, origin: Any = None) -> int:
+    """The bytes of what is stored that one device holds, its axes divided as its parameter's are.
+
+    Scales have the first axes of the parameter, and one for the blocks along its last, or along
+    last ones that are whole; where parts do not divide an axis, it is whole. Codes that share
+    bytes within a block are divided as the blocks that they fill.
+
+    Args:
+      param: the parameter, with its sharding; `None` for what is not like one.
+      stored: an array, or what is stored in the place of one.
+      origin: the parameter that an array of another shape is formed from, if it is known.
+    """
+    if param is None:
+        return bytes_of(stored) // _parts(stored, origin)
+    shards = shards_of(param)
+
+    def held(x: Any) -> int:
+        parts = zip(x.shape, shards, strict=False)
+        return math.prod([n // m if n % m == 0 else n for n, m in parts])
+
+    if (
+        isinstance(stored, Blocks)
+        and stored.codes.shape != param.shape
+        and layout_like(param.shape, stored).paired is None
+    ):
+        return bytes_of(stored) * held(stored.scales) // stored.scales.size
+    return sum(held(x) * x.dtype.itemsize for x in jax.tree.leaves(stored))
+
+
+def _parts(stored: Any, origin: Any) -> int:
+    """Into how many parts an array is divided that keeps some axes of the parameter it is from.
+
+    One, where its shape does not tell which.
+    """
+    if origin is None:
+        return 1
+    shape, shards = origin.shape, shards_of(origin)
+    own = stored.shape
+    own = own[1:] if own[1:] == shape else own  # a history
+    ways = {
+        math.prod(shards[i] for i in axes)
+        for axes in itertools.combinations(range(len(shape)), len(own))
+        if tuple(shape[i] for i in axes) == own
+    }
+    return ways.pop() if len(ways) == 1 else 1
+
+
 def abstract_state(tx: GradientTransformation, params: Params) -> State:
-    """The shapes and dtypes of what `init` returns; functions among the parameters stay."""
+    """The shapes and dtypes of what `init` returns of arrays that lie as these do.
+
+    Functions among the parameters stay.
+    """
     check_holds_arrays(params)
     leaves, treedef = jax.tree.flatten(params)
     operands = [leaf if hasattr(leaf, "dtype") else None for leaf in leaves]
@@ -44,7 +98,8 @@ def abstract_state(tx: GradientTransformation, params: Params) -> State:
         merged = [leaf if operand is None else operand for operand, leaf in pairs]
         return tx.init(jax.tree.unflatten(treedef, merged))
 
-    return jax.eval_shape(init, operands)
+    with divided_as(params):
+        return jax.eval_shape(init, operands)
 
 
 def check_holds_arrays(params: Params) -> None:

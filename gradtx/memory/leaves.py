@@ -117,6 +117,19 @@ def is_in_place(node: Any) -> bool:
     return isinstance(node, Blocks | Halved) or not jax.tree.leaves(node)
 
 
+def holds_arrays(tree: Any, leaves: Any) -> bool:
+    """Whether an array, what is stored of one, or nothing stands in the place of each parameter.
+
+    A foreign state may have a container of arrays there.
+    """
+    treedef: Any = jax.tree.structure(leaves)
+    try:
+        nodes = treedef.flatten_up_to(tree)
+    except (ValueError, TypeError):
+        return True  # of a part of the parameters
+    return all(is_in_place(node) or jax.tree_util.all_leaves([node]) for node in nodes)
+
+
 def with_blocks(tree: Any, leaves: Any) -> Any:
     """The tree with `Blocks` where a framework has put another container in the place of them.
 
@@ -127,7 +140,11 @@ def with_blocks(tree: Any, leaves: Any) -> Any:
         nodes = treedef.flatten_up_to(tree)
     except (ValueError, TypeError):
         return tree  # of a part of the parameters
-    return jax.tree.unflatten(
-        treedef,
-        [Blocks(*arrays) if len(arrays := jax.tree.leaves(node)) == 2 else node for node in nodes],
-    )
+    return jax.tree.unflatten(treedef, map(_with_blocks, nodes))
+
+
+def _with_blocks(node: Any) -> Any:
+    arrays = jax.tree.leaves(node)
+    if len(arrays) == 2 and arrays[0].dtype.itemsize == 1:
+        return Blocks(*arrays)
+    return node

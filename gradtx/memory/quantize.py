@@ -34,6 +34,7 @@ from gradtx.memory.layout import Layout, layout_like, layout_of
 from gradtx.memory.leaves import (
     KnownLeaf,
     check_on_device,
+    holds_arrays,
     is_in_place,
     known_leaves,
     with_blocks,
@@ -201,6 +202,7 @@ class quantize_state(GradientTransformation):
     def transform(
         self, updates: Updates, state: State, params: Params | None, **extra_args: Any
     ) -> tuple[Updates, State]:
+        _check_state(state)
         leaves = known_leaves(updates if params is None else params)
         inner_state, stored = self._decoded(state.inner_state, leaves, in_halves=True)
         new, inner_state = with_halves(
@@ -213,6 +215,7 @@ class quantize_state(GradientTransformation):
         self, updates: Updates, state: State, params: Params, **extra_args: Any
     ) -> tuple[Params, State]:
         updates = self._checked(updates, state, params, extra_args)
+        _check_state(state)
         leaves = known_leaves(params)
         inner_state, stored = self._decoded(state.inner_state, leaves, in_halves=True)
         new, inner_state = with_halves(
@@ -228,6 +231,7 @@ class quantize_state(GradientTransformation):
           state: of `quantize_state`.
           params: the parameters, or their shapes.
         """
+        _check_state(state)
         return self._decoded(state.inner_state, known_leaves(params))[0]
 
     def lookahead_point(self, state: State, params: Params) -> Params:
@@ -249,6 +253,8 @@ class quantize_state(GradientTransformation):
         def decode(place: Place, tree: Any) -> Any:
             tree = with_blocks(tree, leaves)
             stored.append(tree)
+            if not holds_arrays(tree, leaves):
+                return tree
             batch = Batch(decode_leaf)
 
             def each(x: Any, leaf: KnownLeaf) -> Any:
@@ -320,6 +326,8 @@ class quantize_state(GradientTransformation):
           count: steps made.
           written: by path, what was last written of a leaf; what is stored is added.
         """
+        if not holds_arrays(tree, leaves):
+            return tree
         batch = Batch(encode_leaf)
         keep_nonzero = place.slot is None or place.slot.nonnegative
         paths = []
@@ -384,6 +392,13 @@ class quantize_state(GradientTransformation):
     def _choices(self) -> list[Any]:
         """The formats of each rule of `paths`, and those of all other leaves."""
         return [*(choice for _, choice in self.paths), self.formats]
+
+
+def _check_state(state: State) -> None:
+    if not hasattr(state, "inner_state"):
+        raise TypeError(
+            f"quantize_state needs the state that its init returns, got {type(state).__name__}"
+        )
 
 
 def _is_encoded(x: Any, format: Format | None) -> bool:

@@ -153,7 +153,12 @@ class scale_by_adam(GradientTransformation):
         return updates, ScaleByAdamState(t, mu, nu)
 
     def transform_again(
-        self, updates: Updates, state: State, new_state: State, params: Params | None
+        self,
+        updates: Updates,
+        state: State,
+        new_state: State,
+        params: Params | None,
+        **extra_args: Any,
     ) -> Updates | None:
         if self.mu_dtype is not None:
             return None  # the update was formed before mu was rounded

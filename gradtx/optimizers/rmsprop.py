@@ -169,7 +169,12 @@ class scale_by_rms(GradientTransformation):
         return updates, state._replace(nu=nu)
 
     def transform_again(
-        self, updates: Updates, state: State, new_state: State, params: Params | None
+        self,
+        updates: Updates,
+        state: State,
+        new_state: State,
+        params: Params | None,
+        **extra_args: Any,
     ) -> Updates | None:
         direction = rms_eps_in_sqrt_direction if self.eps_in_sqrt else rms_direction
         correction = _advance(self, state)[1]
@@ -238,7 +243,12 @@ class scale_by_stddev(GradientTransformation):
         return updates, state._replace(mu=mu, nu=nu)
 
     def transform_again(
-        self, updates: Updates, state: State, new_state: State, params: Params | None
+        self,
+        updates: Updates,
+        state: State,
+        new_state: State,
+        params: Params | None,
+        **extra_args: Any,
     ) -> Updates | None:
         direction = centered_rms_direction
         if self.eps_in_sqrt:

@@ -17,6 +17,9 @@ from gradtx.core.slot import Count, Key, Params, State, Updates
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.value import static
 
+# What made a key of the old style, by its shape.
+_OLD_KEYS = {(2,): "threefry2x32", (4,): "rbg"}
+
 
 class AddNoiseState(NamedTuple):
     """The number of steps, and the key that all noise is drawn from."""
@@ -63,16 +66,17 @@ class add_noise(GradientTransformation):
         dtype, shape = getattr(self.key, "dtype", None), np.shape(self.key)
         if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ():
             return
-        if dtype == np.uint32 and shape == (2,):
+        if dtype == np.uint32 and shape in _OLD_KEYS:
             return
         whole = isinstance(self.key, int | np.integer) and not isinstance(self.key, bool)
         if not whole or self.key < 0:
             raise TypeError(f"key must be one random key or a whole number >= 0, got {self.key!r}")
 
     def init(self, params: Params) -> AddNoiseState:
-        if np.shape(self.key) == (2,):
+        if np.shape(self.key) in _OLD_KEYS:
+            impl = _OLD_KEYS[np.shape(self.key)]
             return AddNoiseState(
-                zero_count(), jax.random.wrap_key_data(jnp.array(self.key), impl="threefry2x32")
+                zero_count(), jax.random.wrap_key_data(jnp.array(self.key), impl=impl)
             )
         if isinstance(self.key, int | np.integer):
             return AddNoiseState(zero_count(), jax.random.key(self.key))

@@ -177,6 +177,45 @@ def test_what_uses_roots_twice_stores_none_for_it(first, second):
         assert gradtx.compile_report(tx, large).temporary_bytes < 0.05 * 256 * 256
 
 
+class Tenfold(gradtx.scale_by_adam):
+    def transform(self, updates, state, params, **extra_args):
+        updates, state = super().transform(updates, state, params, **extra_args)
+        return jax.tree.map(lambda u: 10 * u, updates), state
+
+
+class Halved(gradtx.trace):
+    def transform(self, updates, state, params, **extra_args):
+        updates, state = super().transform(updates, state, params, **extra_args)
+        return jax.tree.map(lambda u: u / 2, updates), state
+
+
+class ByValue(gradtx.scale):
+    requires = ("value",)
+    is_cheap = True
+
+    def transform(self, updates, state, params, *, value, **extra_args):
+        return jax.tree.map(lambda u: u * value, updates), state
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        (Tenfold(), gradtx.trace(0.9, nesterov=True)),
+        (gradtx.scale_by_adam(), Halved(0.9, nesterov=True)),
+        (gradtx.chain(ROOTS[0], ByValue(1.0)), gradtx.trace(0.9, nesterov=True)),
+        (ByValue(1.0), gradtx.trace(0.9, nesterov=True)),
+    ],
+    ids=["first", "second", "nested", "extra argument"],
+)
+def test_subclasses_and_extra_arguments_are_heeded(first, second):
+    alike = [gradtx.chain(first, second), gradtx.chain(gradtx.chain(first), second)]
+    found, expected = (tx.update(GRADS, tx.init(PARAMS), PARAMS, value=2.0)[0] for tx in alike)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    own = first.update(GRADS, first.init(PARAMS), PARAMS, value=2.0)[0]
+    own = second.update(own, second.init(PARAMS), PARAMS)[0]
+    chex.assert_trees_all_close(found, own, rtol=1e-6)
+
+
 def test_an_empty_chain_steps():
     params, state = gradtx.chain().step(GRADS, (), PARAMS)
     assert state == ()

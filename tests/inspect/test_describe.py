@@ -390,6 +390,38 @@ def test_quantised_bytes_on_a_device_are_those_of_its_arrays(shape, spec, format
     assert found.device_bytes == sum(x.addressable_shards[0].data.nbytes for x in arrays)
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.adafactor(1e-2),
+        gradtx.adafactor(1e-2, min_dim_size_to_factor=16),
+        gradtx.sm3(1e-2),
+        gradtx.scale_by_lbfgs(3),
+        gradtx.quantize_state(gradtx.adam(1e-2)),
+        gradtx.quantize_state(gradtx.adam(1e-2), "4bit"),
+    ],
+    ids=repr,
+)
+def test_bytes_of_parameters_that_are_sharded_are_those_of_init(tx):
+    """Also without shardings, of slots with fewer axes or another one in front."""
+    mesh = jax.make_mesh((8,), ("x",), (jax.sharding.AxisType.Auto,))
+    split = jax.NamedSharding(mesh, jax.P("x"))
+    params = jax.device_put(jnp.ones((1024, 48)), split)
+    arrays = jax.tree.leaves(tx.init(params))
+    assert gradtx.state_bytes(tx, params) == sum(x.nbytes for x in arrays)
+    held = sum(x.addressable_shards[0].data.nbytes for x in arrays)
+    assert gradtx.describe(tx, params, split).device_bytes == held
+
+
+def test_an_axis_that_a_shape_does_not_tell_counts_whole():
+    mesh = jax.make_mesh((8,), ("x",), (jax.sharding.AxisType.Auto,))
+    split = jax.NamedSharding(mesh, jax.P("x"))
+    abstract = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    tx = gradtx.adafactor(1e-2, min_dim_size_to_factor=16)
+    found = gradtx.describe(tx, abstract, split)
+    assert found.device_bytes == found.state_bytes  # the row is divided, the column is not
+
+
 def test_what_init_refuses_of_shardings_describe_does():
     mesh = jax.make_mesh((8,), ("x",), (jax.sharding.AxisType.Explicit,))
     split = jax.NamedSharding(mesh, jax.P(None, "x"))

@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradtx.core.hashing import hashed_bits
 from gradtx.core.slot import Blocks
 from gradtx.memory.encode import decode_leaf, encode_leaf
 from gradtx.memory.formats import FORMATS
 from gradtx.memory.halves import Halved, is_halved
-from gradtx.memory.layout import halves, layout_of
+from gradtx.memory.layout import halves, layout_of, unpacked
 
 SHAPE = (6, 300)
 NAMES = ["signed4", "signed8", "float8_e4m3", "bfloat16"]
@@ -60,3 +61,22 @@ def test_codes_are_formed_of_halves_and_scales_of_the_array():
     elsewhere = layout._replace(paired=None)
     found = encoded("signed4", Halved(x, *halves(-x, elsewhere), elsewhere))
     np.testing.assert_array_equal(found.codes, encoded("signed4", x).codes)
+
+
+@pytest.mark.parametrize("name", ["signed4", "unsigned4"])
+def test_random_bits_are_those_of_each_entry(name):
+    """Whatever entries share a byte, and so whatever the sharding."""
+    x, seed, format = jnp.abs(array()), jnp.uint32(5), FORMATS[name]
+    layout = layout_of(SHAPE, (1, 1), format.default_block, format.bytes_each)
+    assert layout.by_halves
+    found = encode_leaf(format, layout, False, None, x, seed, None)
+    apart = layout._replace(paired=None)
+    other = encode_leaf(format, apart, False, None, x, seed, None)
+    np.testing.assert_array_equal(
+        unpacked(found.codes, layout, SHAPE), unpacked(other.codes, apart, SHAPE)
+    )
+    rounded = encode_leaf(format, layout, False, None, x, None, None)
+    assert np.any(np.asarray(found.codes) != np.asarray(rounded.codes))
+    bits = hashed_bits(SHAPE, seed)
+    expected = format.encode(x, layout, halves(bits, layout), False)
+    np.testing.assert_array_equal(found.codes, expected.codes)

@@ -112,3 +112,9 @@ def test_scales_of_entries(shape):
     for half, expected in zip(found, by_definition(2 * each, layout), strict=True):
         np.testing.assert_array_equal(half, expected)
     np.testing.assert_array_equal(one_of_each_block(jnp.asarray(each), layout), scales)
+
+
+def test_blocks_shorter_than_16_are_not_made_for_shards():
+    assert layout_of((8, 1000), (1, 8), 256, 1.0).length == 256  # 125 in a shard
+    assert layout_of((8, 1024), (1, 8), 256, 1.0).length == 128
+    assert layout_of((8, 64), (1, 8), 256, 1.0).length == 8  # a whole shard

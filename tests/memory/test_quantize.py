@@ -519,3 +519,34 @@ def test_it_trains_as_float32(tx, formats, most):
     exact = final_losses(tx).mean()
     close = final_losses(gradtx.quantize_state(tx, formats, min_size=1)).mean()
     assert exact < 0.4 and abs(close / exact - 1) < most
+
+
+def test_containers_of_arrays_in_a_foreign_state_stay_as_they_are():
+    def init(params):
+        return jax.tree.map(lambda x: {"m": jnp.zeros_like(x), "v": jnp.ones_like(x)}, params)
+
+    def update(updates, state, params=None):
+        state = jax.tree.map(lambda u, s: {"m": s["m"] + u, "v": s["v"]}, updates, state)
+        return updates, state
+
+    params = {"a": normal((8, 16), 0), "b": normal((4,), 1)}
+    tx = gradtx.quantize_state(optax.GradientTransformation(init, update), min_size=1)
+    state = tx.init(params)
+    assert state.inner_state["a"]["m"].dtype == jnp.float32
+    for step in (tx.step, jax.jit(tx.step)):
+        _, new = step(params, state, params)
+        np.testing.assert_array_equal(new.inner_state["a"]["m"], params["a"])
+        assert jax.tree.structure(new) == jax.tree.structure(state)
+
+
+def test_a_state_of_another_transformation_is_refused():
+    params = {"w": normal((8, 16), 0)}
+    tx = gradtx.quantize_state(gradtx.adam(0.1))
+    state = gradtx.adam(0.1).init(params)
+    for use in (
+        lambda: tx.step(params, state, params),
+        lambda: tx.update(params, state),
+        lambda: tx.decoded(state, params),
+    ):
+        with pytest.raises(TypeError, match="needs the state that its init returns, got tuple"):
+            use()

@@ -122,6 +122,13 @@ def test_ways_to_give_a_key(key):
     assert tx == gradtx.add_noise(1.0, 0.0, key=key) and hash(tx) is not None
 
 
+def test_an_old_key_of_another_generator():
+    old, new = (f(5, impl="rbg") for f in (jax.random.PRNGKey, jax.random.key))
+    assert old.shape == (4,)
+    found, expected = (run(gradtx.add_noise(1.0, 0.0, key=key))["a"] for key in (old, new))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_the_state_can_be_donated_and_the_key_lives_on():
     tx = gradtx.add_noise(1.0, 0.0, key=jax.random.key(5))
     step = jax.jit(tx.update, donate_argnums=1)
