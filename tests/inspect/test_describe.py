@@ -375,6 +375,8 @@ ALL = ("x", "y")
         ((3, 3, 64, 64), (None, None, ALL)),
         ((3, 3, 64, 64), (None, None, "x", "y")),
         ((3, 3, 64, 64), ()),
+        ((8192,), (ALL,)),
+        ((520,), (ALL,)),  # 5 blocks, whose codes the parts would divide
     ],
 )
 @pytest.mark.parametrize("formats", ["8bit", "4bit"])
