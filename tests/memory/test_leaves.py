@@ -10,6 +10,7 @@ from gradtx.core.slot import Blocks
 from gradtx.memory.leaves import (
     check_on_device,
     divided_as,
+    holds_arrays,
     is_in_place,
     known_leaves,
     with_blocks,
@@ -31,10 +32,7 @@ def test_paths_shapes_and_what_is_not_optimised():
 
 
 def test_shards_of_each_axis():
-    devices = jax.devices()
-    if len(devices) < 4:
-        pytest.skip("needs four devices")
-    mesh = jax.make_mesh((2, 2), ("a", "b"), devices=devices[:4])
+    mesh = jax.make_mesh((2, 2), ("a", "b"), devices=jax.devices()[:4])
 
     def shards(*spec):
         sharding = NamedSharding(mesh, PartitionSpec(*spec))
@@ -87,6 +85,9 @@ def test_blocks_are_put_back_where_a_framework_made_another_container_of_them():
     tree = with_blocks({"w": {"codes": codes, "scales": scales}, "b": np.ones(4)}, leaves)
     assert isinstance(tree["w"], Blocks) and tree["w"].codes is codes
     assert isinstance(tree["b"], np.ndarray)
+    foreign = {"w": {"a": np.ones(4), "b": np.ones(4)}, "b": np.ones(4, np.int8)}
+    kept = with_blocks(foreign, leaves)
+    assert kept["w"] is foreign["w"] and kept["b"] is foreign["b"]
     part = {"w": np.ones((4, 4))}
     assert with_blocks(part, leaves) is part
 
@@ -95,3 +96,11 @@ def test_what_stands_in_the_place_of_a_parameter():
     assert is_in_place(Blocks(np.zeros(2), np.zeros(1)))
     assert is_in_place(None) and is_in_place({})
     assert not is_in_place(np.zeros(2)) and not is_in_place({"w": np.zeros(2)})
+
+
+def test_whether_arrays_stand_in_the_place_of_parameters():
+    leaves = known_leaves({"w": jnp.ones((4, 4)), "b": jnp.ones(4)})
+    blocks = Blocks(np.zeros((4, 4), np.int8), np.zeros((4, 1), np.float32))
+    assert holds_arrays({"w": blocks, "b": np.ones(4)}, leaves)
+    assert holds_arrays({"w": None, "b": np.ones(4)}, leaves)
+    assert not holds_arrays({"w": {"m": np.ones((4, 4))}, "b": np.ones(4)}, leaves)
